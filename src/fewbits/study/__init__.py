@@ -1,0 +1,1 @@
+"""The top floor: profiles, runs and their records, notebooks, the ledger, figures."""
