@@ -1,0 +1,57 @@
+"""The interface of all quantizers."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from fewbits.errors import FewbitsError
+from fewbits.formats.codes import Codes
+from fewbits.quantizers.estimators import Estimator
+from fewbits.quantizers.granularity import Granularity
+
+
+class Quantizer(ABC):
+    """One small object that turns a float tensor into :class:`~fewbits.formats.codes.Codes`.
+
+    A quantizer is a frozen dataclass of its settings. ``encode`` gives the codes; calling the quantizer gives ``encode(w).decode()``, with a gradient for ``w`` from
+    ``estimator``. Everything random takes ``generator``: with None,
+    a stochastic quantizer answers deterministically, which is how a model is evaluated and packed.
+    """
+
+    granularity: Granularity  #: how many weights share a table entry
+    estimator: Estimator  #: what the backward pass takes for the derivative
+
+    def encode(
+        self, weight: Tensor, *, importance: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Codes:
+        """Return the codes of ``weight``.
+
+        Args:
+            weight: a float tensor of any shape; need not be contiguous; may be empty.
+            importance: a weight for the squared error of each element, for quantizers that minimise one.
+            generator: source of random numbers, on the device of ``weight``; None for the deterministic answer.
+
+        Raises:
+            FewbitsError: If ``weight`` is not floating point or holds NaN or infinity, if the granularity does not fit
+                its shape, or if ``importance`` is given to a quantizer that minimises nothing.
+        """
+        if not weight.is_floating_point():
+            raise FewbitsError(f"a quantizer takes floats, not {weight.dtype}; give `tensor.float()`.")
+        if importance is not None:
+            raise FewbitsError(f"{type(self).__name__} minimises no error, so it cannot use an importance.")
+        values = weight.detach()
+        if values.numel() and not all(torch.isfinite(end) for end in values.aminmax()):  # NaN passes through aminmax
+            raise FewbitsError("the tensor holds NaN or infinity; nothing can be quantized from it. Did training diverge?")
+        rows = values.reshape(self.granularity.groups(values.shape), -1) if values.numel() else values.reshape(1, 0)
+        return self._encode(rows, values.shape, generator)
+
+    @abstractmethod
+    def _encode(self, rows: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Codes:
+        """Return the codes of ``rows``: shape (groups, elements of a group), finite, of a tensor of ``shape``."""
+
+    def __call__(
+        self, weight: Tensor, *, importance: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return ``encode(weight).decode()`` with the estimator's gradient for ``weight``."""
+        return self.estimator(weight, self.encode(weight, importance=importance, generator=generator).decode())
