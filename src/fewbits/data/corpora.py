@@ -1,0 +1,104 @@
+"""Corpora: the text of a data set as numbers, ready for a language model."""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewbits.data import registry, sources, token_cache
+from fewbits.data.registry import Split
+from fewbits.data.sources import Located, Source
+from fewbits.data.tokenization import Tokenization
+from fewbits.data.vocabulary import EOS, Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A data set as token numbers: int32 tensors (tokens,), one ``<eos>`` after each document."""
+
+    name: str
+    vocabulary: Vocabulary
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    hashes: dict[str, str]  #: SHA-256 of the unpacked content of each file that was read, by registered path
+    source: Source  #: where the files were found
+
+    def limited(self, vocabulary_size: int) -> "Corpus":
+        """Return the same text with the ``vocabulary_size`` most frequent words; the others become ``<unk>``.
+
+        Raises:
+            FewbitsError: If there are fewer types than that.
+        """
+        vocabulary = self.vocabulary.limited(vocabulary_size)
+        unknown = torch.tensor(Vocabulary.unk, dtype=torch.int32)
+        splits = {split: getattr(self, split) for split in Split}
+        return replace(
+            self,
+            vocabulary=vocabulary,
+            **{split: ids.where(ids < vocabulary_size, unknown) for split, ids in splits.items()},
+        )
+
+
+def load_corpus(name: str, vocabulary_size: int | None = None) -> Corpus:
+    """Return the data set ``name``, found on this machine and checked by hash; nothing is downloaded.
+
+    The vocabulary is made of the training text only: its ``vocabulary_size`` most frequent types, ``<unk>`` and
+    ``<eos>`` among them, or all of them for ``None``. Tokens are kept in the cache, so a second call is quick; a cached
+    file that is not exactly what was written is made again. Splits and tokenisation are those of
+    ``data/registry.yaml``.
+
+    Raises:
+        FewbitsError: If the data set is unknown, missing or damaged, or has fewer types than asked for.
+    """
+    located = sources.find(name)
+    hashes = {file.file.path: file.sha256() for file in located}
+    tokenization = registry.entry(name).tokenization
+    path = token_cache.path(name, tokenization, hashes)
+    tokens = token_cache.load(path)
+    if tokens is None:
+        tokens = number(split_documents(located), tokenization)
+        token_cache.save(tokens, path)
+    vocabulary, ids = tokens
+    train, valid, test = (ids[split] for split in (Split.TRAIN, Split.VALID, Split.TEST))
+    corpus = Corpus(name, vocabulary, train, valid, test, hashes, located[0].source)
+    return corpus if vocabulary_size is None else corpus.limited(vocabulary_size)
+
+
+def split_documents(located: Iterable[Located]) -> Iterator[tuple[Split, str]]:
+    """Yield the documents of all files in order, each with its split.
+
+    A file that has a split gives it to all its documents. The others are counted from 0 through all files: every 20th,
+    from the first on, is test text, the one after it validation text, the rest training text.
+    """
+    by_rule = {0: Split.TEST, 1: Split.VALID}
+    position = 0
+    for file in located:
+        for content in file.read():
+            for document in file.file.documents.within(content):
+                yield file.file.split or by_rule.get(position % 20, Split.TRAIN), document
+                position += 1
+
+
+def number(
+    documents: Iterable[tuple[Split, str]], tokenization: Tokenization
+) -> tuple[Vocabulary, dict[Split, Tensor]]:
+    """Return the vocabulary of the training documents, and every split as int32 numbers in that vocabulary.
+
+    Words are numbered as they come first and renumbered by frequency in the end: millions of tokens are never held as
+    strings.
+    """
+    index: defaultdict[str, int] = defaultdict(int)
+    index.default_factory = index.__len__
+    provisional = {split: array("i") for split in Split}
+    for split, document in documents:
+        provisional[split].extend(map(index.__getitem__, tokenization.tokens(document)))
+        provisional[split].append(index[EOS])
+    counts = np.bincount(provisional[Split.TRAIN], minlength=len(index)).tolist()
+    vocabulary = Vocabulary.ranked({word: count for word, count in zip(index, counts, strict=True) if count})
+    final = vocabulary.encode(index).numpy()
+    return vocabulary, {split: torch.from_numpy(final[np.array(ids, np.int64)]) for split, ids in provisional.items()}

@@ -1,0 +1,79 @@
+import hashlib
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@dataclass
+class Study:
+    """A checkout with a registry of toy data sets, an empty cache, and an empty folder FEWBITS_DATA."""
+
+    root: Path
+    cache: Path
+    folder: Path
+    site: Path
+    entries: dict[str, Any] = field(default_factory=dict)
+
+    def register(self, name: str, files: list[dict[str, Any]], tokenization: str = "whitespace") -> None:
+        self.entries[name] = {
+            "title": name,
+            "language": "English",
+            "licence": "toy licence",
+            "citation": "nobody",
+            "home": "its home is nowhere",
+            "tokenization": tokenization,
+            "tokens": {"train": 1, "valid": 1, "test": 1},
+            "types": 3,
+            "files": files,
+        }
+        (self.root / "data").mkdir(parents=True, exist_ok=True)
+        (self.root / "data" / "registry.yaml").write_text(yaml.safe_dump(self.entries, sort_keys=False))
+
+    def splits(self, name: str, train: str, valid: str, test: str, url: str | None = None) -> None:
+        """Register three files that are given splits, one document a line, and put them into FEWBITS_DATA."""
+        files = []
+        for split, text in {"train": train, "valid": valid, "test": test}.items():
+            path = f"{name}/{split}.txt"
+            self.put(path, text.encode())
+            address = {"url": f"{url}/{path}"} if url else {}
+            files.append(
+                {"path": path, "documents": "line", "split": split, "sha256": {"toy": sha(text.encode())}} | address
+            )
+        self.register(name, files)
+
+    def articles(self, name: str, content: bytes) -> Path:
+        """Register a CSV file that only a wheel carries, install that wheel, and return its archive."""
+        wheel = {"distribution": "toy-texts", "archive": "toy_texts/texts.zip", "member": "texts.csv"}
+        files = [{"path": f"{name}/texts.csv", "documents": "article", "sha256": {"toy": sha(content)}, "wheel": wheel}]
+        self.register(name, files, tokenization="words with apostrophes")
+        metadata = self.site / "toy_texts-1.0.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text("Metadata-Version: 2.1\nName: toy-texts\nVersion: 1.0\n")
+        archive = self.site / "toy_texts" / "texts.zip"
+        archive.parent.mkdir()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("texts.csv", content)
+        return archive
+
+    def put(self, path: str, content: bytes) -> None:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    made = Study(tmp_path / "root", tmp_path / "cache", tmp_path / "folder", tmp_path / "site")
+    monkeypatch.setenv("FEWBITS_ROOT", str(made.root))
+    monkeypatch.setenv("FEWBITS_CACHE", str(made.cache))
+    monkeypatch.setenv("FEWBITS_DATA", str(made.folder))
+    monkeypatch.syspath_prepend(made.site)
+    return made
