@@ -23,6 +23,7 @@ class Result(BaseModel):
     config: dict[str, Any]  #: the validated configuration, defaults included
     metrics: dict[str, float | int | str | bool | None]  #: the numbers that tables and the ledger read
     history: list[dict[str, float | int]]  #: one row an evaluation
+    arrays: dict[str, list[float]] = {}  #: what figures draw, for example the histogram of a weight
     weights_sha256: str | None  #: of the trained weights, by name, in order
 
 

@@ -1,0 +1,40 @@
+"""The exact softmax over the whole vocabulary."""
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewbits.classifiers.classifier import Classifier
+
+
+class Softmax(Classifier):
+    """log p(w | h) = z_w − log Σ_v exp z_v with z = W h + b; O(H·V) a word.
+
+    >>> import torch
+    >>> Softmax(hidden_size=4, vocabulary_size=10).log_prob(torch.zeros(2, 4)).exp().sum(-1)
+    tensor([1.0000, 1.0000], grad_fn=<SumBackward1>)
+    """
+
+    is_probability: ClassVar[bool] = True
+
+    def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
+        super().__init__(hidden_size, vocabulary_size)
+        self.output = nn.Linear(hidden_size, vocabulary_size)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Return log-probabilities."""
+        return self.log_prob(hidden)
+
+    def log_prob(self, hidden: Tensor) -> Tensor:
+        """Return z − log Σ exp z in float32."""
+        return F.log_softmax(self.output(hidden).float(), dim=-1)
+
+    def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Return the mean cross-entropy in nats."""
+        return F.cross_entropy(self.output(hidden).flatten(0, -2), target.flatten())
+
+    def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Return −log p(target) without keeping the log-probabilities of all words."""
+        logits = self.output(hidden).float().flatten(0, -2)
+        return F.cross_entropy(logits, target.flatten(), reduction="none").view_as(target)

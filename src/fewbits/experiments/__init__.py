@@ -1,0 +1,1 @@
+"""Experiments: what each run computes, and which runs each profile has."""

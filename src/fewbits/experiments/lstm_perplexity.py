@@ -1,0 +1,204 @@
+"""Perplexity of an LSTM language model with binary, ternary and float recurrent weights (claims S2, S6, S7)."""
+
+import dataclasses
+import math
+import tempfile
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+
+from fewbits.classifiers import Softmax
+from fewbits.data import Corpus, data_hashes, load_corpus
+from fewbits.errors import FewbitsError
+from fewbits.evaluation.perplexity import perplexity, unigram_perplexity
+from fewbits.models import Cell, LanguageModel, RecurrentBody
+from fewbits.quantize import pack, quantize, quantized_weights, size_report
+from fewbits.quantizers import parse
+from fewbits.study.profiles import Profile
+from fewbits.study.run import Computed, Configuration, Context
+from fewbits.training.language_modelling import LanguageModelling
+from fewbits.training.loop import Trainer
+from fewbits.training.settings import Precision, Training
+
+#: The arms of the comparison: what is quantized, and what has to differ for it to train at all.
+ARMS: dict[str, dict[str, Any]] = {
+    "float": {},
+    "twn": {"weights": {"rnn.weight_*": "TWN(PerGate())"}},
+    # In ±1/√200 every weight would start below T and stay there; just above T, one in 26 starts at −1 or +1.
+    "ternary": {"weights": {"rnn.weight_*": "Ternary(0.5)"}, "initial_range": 0.52},
+    "binary": {"weights": {"rnn.weight_*": "Binary()"}},
+}
+
+HISTOGRAM = torch.linspace(-1.5, 1.5, 121)  #: edges of the weight histograms
+
+
+class LstmPerplexity(Configuration):
+    """One training of the seminar's model: embedding, LSTM layers, softmax; some matrices quantized."""
+
+    experiment: ClassVar[str] = "lstm_perplexity"
+    version: ClassVar[int] = 1
+
+    arm: str  #: which weights are quantized, in a word
+    weights: dict[str, str] = Field({})  #: quantizer of each pattern of parameter names
+    corpus: str = "ptb"
+    vocabulary_size: int | None = None  #: None is the corpus's own
+    train_tokens: int | None = None  #: the first so many; None is all
+    evaluation_tokens: int | None = None  #: of validation and of test text
+    cell: Cell = Cell.LSTM
+    embedding_size: int = Field(200, ge=1)
+    hidden_size: int = Field(200, ge=1)
+    layers: int = Field(2, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    initial_range: float | None = None  #: of recurrent weights; None is 1/√hidden
+    batch_size: int = Field(20, ge=1)
+    length: int = Field(35, ge=1)  #: words a window of truncated backpropagation
+    training: Training = Training(precision=Precision.BFLOAT16)
+    seed: int = 0
+
+    @field_validator("weights")
+    @classmethod
+    def _normal_form(cls, weights: dict[str, str]) -> dict[str, str]:
+        return {pattern: repr(parse(text)) for pattern, text in weights.items()}
+
+    @property
+    def name(self) -> str:
+        """Corpus, cell, arm and seed."""
+        return f"{self.corpus}-{self.cell}-{self.arm}-seed{self.seed}"
+
+    def data_hashes(self) -> dict[str, str]:
+        """Return the hashes of the corpus's files."""
+        return data_hashes(self.corpus)
+
+    def compute(self, context: Context) -> Computed:
+        """Train, evaluate on validation and test text, pack and measure the size."""
+        corpus = self._corpus()
+        torch.manual_seed(self.seed)
+        model = self._model(len(corpus.vocabulary))
+        task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
+        trainer = Trainer(
+            task,
+            self.training,
+            device=context.device,
+            checkpoint=context.checkpoint,
+            deadline=context.deadline,
+            progress=context.progress,
+        )
+        history = trainer.fit()
+        eos = corpus.vocabulary.eos
+        metrics: dict[str, Any] = {
+            "test_perplexity": perplexity(model, corpus.test, first=eos),
+            "valid_perplexity": math.exp(min(row["valid_loss"] for row in history)),
+            "unigram_test_perplexity": unigram_perplexity(corpus.train, corpus.test, len(corpus.vocabulary)),
+            "epochs": len(history),
+            "vocabulary_size": len(corpus.vocabulary),
+            "train_tokens": len(corpus.train),
+            "test_tokens": len(corpus.test),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+        return Computed(metrics | _sizes(model), history, _histograms(model), model.state_dict())
+
+    def _corpus(self) -> Corpus:
+        corpus = load_corpus(self.corpus, self.vocabulary_size)
+        few = slice(self.evaluation_tokens)
+        return dataclasses.replace(
+            corpus, train=corpus.train[: self.train_tokens], valid=corpus.valid[few], test=corpus.test[few]
+        )
+
+    def _model(self, vocabulary_size: int) -> LanguageModel:
+        body = RecurrentBody(
+            vocabulary_size,
+            self.embedding_size,
+            self.hidden_size,
+            self.layers,
+            self.cell,
+            self.dropout,
+            self.initial_range,
+        )
+        classifier = Softmax(self.hidden_size, vocabulary_size)
+        torch.nn.init.uniform_(classifier.output.weight, -0.1, 0.1)
+        torch.nn.init.zeros_(classifier.output.bias)
+        model = LanguageModel(body, classifier)
+        if self.weights:
+            quantize(model, {pattern: parse(text) for pattern, text in self.weights.items()})
+        return model
+
+
+def _sizes(model: LanguageModel) -> dict[str, float | int]:
+    recurrent = [p.numel() for name, p in model.named_parameters() if "rnn" in name and "weight" in name]
+    float_bits = 32 * sum(p.numel() for p in model.parameters())
+    if not any(True for _ in quantized_weights(model)):
+        return {"size_bits": float_bits, "float_bits": float_bits, "recurrent_bits": 32 * sum(recurrent)}
+    report = size_report(model)
+    zeros = sum(int((codes.integers == 0).sum()) for codes in pack(model).codes.values())
+    with tempfile.TemporaryDirectory() as folder:
+        file_bytes = pack(model).save(folder)
+    return {
+        "size_bits": report.bits,
+        "float_bits": report.float_bits,
+        "file_bytes": file_bytes,
+        "recurrent_bits": sum(row.bits for row in report.tensors if row.quantizer != "float"),
+        "zero_fraction": zeros / sum(recurrent),
+    }
+
+
+def _histograms(model: LanguageModel) -> dict[str, list[float]]:
+    """Counts of the float weights of each recurrent matrix, those beyond the edges in the outermost bins."""
+    counts = {}
+    for name, parameter in model.named_parameters():
+        if "rnn" in name and "weight" in name:
+            values = parameter.detach().float().cpu().clamp(HISTOGRAM[0], HISTOGRAM[-1])
+            short = name.removeprefix("body.").replace("parametrizations.", "").removesuffix(".original")
+            counts[short] = torch.histogram(values, HISTOGRAM).hist.tolist()
+    return counts
+
+
+#: What differs from the document's scale, which the field defaults hold.
+_SCALES: dict[Profile, dict[str, Any]] = {
+    Profile.SMOKE: {
+        "corpus": "news", "vocabulary_size": 500, "train_tokens": 20_000, "evaluation_tokens": 2_000,
+        "embedding_size": 32, "hidden_size": 32, "training": Training(epochs=1, learning_rate=5.0),
+    },
+    Profile.LAPTOP: {
+        "corpus": "news", "vocabulary_size": 5_000, "train_tokens": 300_000, "evaluation_tokens": 50_000,
+        "training": Training(epochs=3),
+    },
+    Profile.FULL: {},
+}  # fmt: skip
+
+
+def runs(
+    profile: Profile,
+    *,
+    arms: list[str] | None = None,
+    seeds: int | None = None,
+    corpus: str | None = None,
+    epochs: int | None = None,
+) -> list[LstmPerplexity]:
+    """Return the runs of a profile; what is None is what the profile says.
+
+    Args:
+        profile: smoke, laptop or full.
+        arms: names from :data:`ARMS`.
+        seeds: how many, counted from 0; one unless stated.
+        corpus: name of a corpus with its own vocabulary size where the profile has none.
+        epochs: largest number of epochs.
+
+    Raises:
+        FewbitsError: If an arm is unknown.
+    """
+    unknown = set(arms or ()) - ARMS.keys()
+    if unknown:
+        raise FewbitsError(f"unknown arms {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}.")
+    scale = dict(_SCALES[profile])
+    if corpus is not None:
+        scale["corpus"] = corpus
+    if epochs is not None:
+        scale["training"] = scale.get("training", LstmPerplexity.model_fields["training"].default).model_copy(
+            update={"epochs": epochs}
+        )
+    return [
+        LstmPerplexity(arm=arm, seed=seed, **(scale | ARMS[arm]))
+        for seed in range(seeds or 1)
+        for arm in arms or ARMS
+    ]

@@ -1,0 +1,6 @@
+"""Models: a body that reads words and a classifier that says which comes next."""
+
+from fewbits.models.language_model import LanguageModel
+from fewbits.models.recurrent import Cell, RecurrentBody
+
+__all__ = ["Cell", "LanguageModel", "RecurrentBody"]

@@ -1,0 +1,72 @@
+"""Two-sided 95 % t-intervals: of a mean, of a difference of means, of a ratio of means.
+
+One sample a seed. With a single sample there is no interval: ``low`` and ``high`` are then the mean, and ``n`` says so.
+Samples that are not finite give bounds that are not finite either, never an error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its 95 % interval, and how many samples the smaller side had."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """Write ``mean [low, high], n = …``, without the interval where there is none."""
+        bounds = f" [{self.low:.5g}, {self.high:.5g}]" if self.n > 1 else ""
+        return f"{self.mean:.5g}{bounds}, n = {self.n}"
+
+
+def mean(sample: Sequence[float]) -> Estimate:
+    """Estimate the mean: x̄ ± t(0.975, n − 1)·s/√n (Student's interval).
+
+    >>> print(mean([1.0, 2.0, 3.0]))
+    2 [-0.48414, 4.4841], n = 3
+    """
+    n = len(sample)
+    return _interval(float(np.mean(sample)), _squared_error(sample), n - 1, n)
+
+
+def difference(left: Sequence[float], right: Sequence[float]) -> Estimate:
+    """Estimate mean(left) − mean(right) for unequal variances (Welch's interval, Satterthwaite's degrees of freedom)."""
+    center = float(np.mean(left)) - float(np.mean(right))  # inf - inf is nan, without numpy's warning
+    errors = np.array([_squared_error(left), _squared_error(right)])
+    sizes = np.array([len(left), len(right)])
+    degrees = 0.0
+    if sizes.min() > 1 and errors.sum() > 0:
+        degrees = float(errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum())
+    return _interval(center, float(errors.sum()), degrees, int(sizes.min()))
+
+
+def ratio(left: Sequence[float], right: Sequence[float]) -> Estimate:
+    """Estimate left / right on the log scale: exp of Welch's interval, around the quotient of the geometric means.
+
+    Zero and negative samples have no logarithm; the bounds are then not finite.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = difference(np.log(left).tolist(), np.log(right).tolist())
+        return Estimate(*(float(np.exp(x)) for x in (logs.mean, logs.low, logs.high)), n=logs.n)
+
+
+def _squared_error(sample: Sequence[float]) -> float:
+    """Return the squared standard error s²/n of the mean; 0 for one sample."""
+    with np.errstate(invalid="ignore"):
+        return float(np.var(sample, ddof=1)) / len(sample) if len(sample) > 1 else 0.0
+
+
+def _interval(center: float, squared_error: float, degrees: float, n: int) -> Estimate:
+    if n == 1 or squared_error == 0:
+        return Estimate(center, center, center, n)
+    reach = float(special.stdtrit(degrees, (1 + LEVEL) / 2)) * squared_error**0.5
+    return Estimate(center, center - reach, center + reach, n)

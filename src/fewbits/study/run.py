@@ -1,0 +1,239 @@
+"""Run an experiment, or load the record that it left.
+
+A run is a frozen configuration. Its key is the hash of the configuration, the resolved device class, the hashes of the
+data it reads and the version of the experiment. ``full`` records live in git under ``data/results``; ``laptop`` records
+in the user's cache, for one state of the package's source; ``smoke`` always computes.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import logging
+import math
+import os
+import platform
+import resource
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+import fewbits
+from fewbits import project
+from fewbits.errors import FewbitsError
+from fewbits.study import records
+from fewbits.study.profiles import Profile
+from fewbits.study.records import Provenance, Record, Result
+
+EXPERIMENTS = ("lstm_perplexity",)  #: modules of fewbits.experiments, each with ``runs(profile)``
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a computation is given beside its configuration; none of it changes the result on one kind of device."""
+
+    device: str  #: "cpu" or "cuda"
+    checkpoint: Path | None
+    deadline: float  #: monotonic time after which to stop at the next checkpoint
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a computation gives back."""
+
+    metrics: dict[str, float | int | str | bool | None]
+    history: list[dict[str, float | int]]
+    arrays: dict[str, list[float]]
+    weights: Mapping[str, Tensor]
+
+
+class Configuration(BaseModel, ABC):
+    """A run: validated, frozen, hashable to a key. Unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    experiment: ClassVar[str]  #: name of the module in ``fewbits.experiments``
+    version: ClassVar[int]  #: raised when the computation changes its meaning, so that old records are not used
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """A readable name, unique within the experiment and profile."""
+
+    @abstractmethod
+    def data_hashes(self) -> dict[str, str]:
+        """Return the hashes of the data that is read."""
+
+    @abstractmethod
+    def compute(self, context: Context) -> Computed:
+        """Do the work; seeds are part of the configuration."""
+
+    def key(self, device: str) -> str:
+        """Return the identity of the run on ``device``: 64 hexadecimal digits."""
+        parts = [self.experiment, self.version, self.model_dump(mode="json"), device, self.data_hashes()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def resolve(device: str = "auto") -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises:
+        FewbitsError: If another word is given, or CUDA is asked for where there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise FewbitsError(f"device {device!r} is unknown; it is auto, cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FewbitsError("there is no CUDA device here; use device auto or cpu.")
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run(
+    configuration: Configuration,
+    profile: Profile,
+    *,
+    device: str = "auto",
+    deadline: float = math.inf,
+    progress: bool = True,
+) -> Record:
+    """Return the record of ``configuration``: loaded if there is one, else computed and, but for ``smoke``, kept."""
+    device = resolve(device)
+    key = configuration.key(device)
+    path = _path(configuration, profile, key)
+    if path is not None and path.exists():
+        return records.load(path)
+    checkpoint = None if profile is Profile.SMOKE else project.cache() / "checkpoints" / f"{key}.pt"
+    start = time.monotonic()
+    with torch.random.fork_rng(), _quiet():
+        computed = configuration.compute(Context(device, checkpoint, deadline, progress))
+    record = Record(
+        experiment=configuration.experiment,
+        version=configuration.version,
+        profile=profile,
+        name=configuration.name,
+        key=key,
+        result=Result(
+            config=configuration.model_dump(mode="json"),
+            metrics=computed.metrics,
+            history=computed.history,
+            arrays=computed.arrays,
+            weights_sha256=weights_hash(computed.weights),
+        ),
+        provenance=_provenance(device, time.monotonic() - start, configuration.data_hashes()),
+    )
+    if path is not None:
+        records.save(record, path)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def planned(profile: Profile = Profile.FULL) -> list[Configuration]:
+    """Return the runs of all experiments at ``profile``, most valuable first within each."""
+    modules = (importlib.import_module(f"fewbits.experiments.{name}") for name in EXPERIMENTS)
+    return [configuration for module in modules for configuration in module.runs(profile)]
+
+
+def run_full(device: str = "auto", budget_minutes: float | None = None, only: str | None = None) -> list[Record]:
+    """Compute the ``full`` runs that have no record yet, one after another, and return the new records.
+
+    Args:
+        device: auto, cpu or cuda.
+        budget_minutes: stop when this time is used up; an unfinished run goes on from its checkpoint next time.
+        only: the name of one run.
+
+    Raises:
+        FewbitsError: If ``only`` names no planned run; the names are listed.
+    """
+    device = resolve(device)
+    runs = [c for c in planned() if only in (None, c.name)]
+    if not runs:
+        raise FewbitsError(f"no full run is called {only!r}; there are: {', '.join(c.name for c in planned())}.")
+    deadline = math.inf if budget_minutes is None else time.monotonic() + 60 * budget_minutes
+    made = []
+    for configuration in runs:
+        path = _path(configuration, Profile.FULL, configuration.key(device))
+        if path is not None and not path.exists():
+            made.append(run(configuration, Profile.FULL, device=device, deadline=deadline))
+    return made
+
+
+def _path(configuration: Configuration, profile: Profile, key: str) -> Path | None:
+    match profile:
+        case Profile.FULL:
+            return records.published_folder() / configuration.experiment / f"{configuration.name}-{key[:8]}.json"
+        case Profile.LAPTOP:
+            name = f"{configuration.name}-{key[:16]}-{source_digest()[:16]}.json"
+            return records.cached_folder() / configuration.experiment / name
+        case Profile.SMOKE:
+            return None
+
+
+@cache
+def source_digest() -> str:
+    """Return the hash of the package's own source files."""
+    folder = Path(fewbits.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names and bytes of ``weights`` in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + b"\0" + weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Fabric from announcing its settings; the record holds them."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _provenance(device: str, seconds: float, data: dict[str, str]) -> Provenance:
+    names: dict[str, Any] = {name: version(name) for name in ("torch", "numpy", "fewbits")}
+    cuda = device == "cuda"
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Provenance(
+        commit=_commit(),
+        device=torch.cuda.get_device_name() if cuda else f"{_processor()}, {torch.get_num_threads()} threads",
+        wall_seconds=round(seconds, 1),
+        peak_memory_bytes=peak,
+        versions={"python": platform.python_version(), **names},
+        data=data,
+    )
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", os.fspath(project.root()), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if git("status", "--porcelain", "src") else "")
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

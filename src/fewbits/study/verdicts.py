@@ -1,0 +1,183 @@
+"""The verdict on a claim, computed from the committed records by rules that are written here and nowhere else.
+
+A *side* is a set of full records of one configuration; only the seed and the device may differ among them. Each seed is
+one sample (a seed that was run twice counts once, with its mean). A comparison makes one number of its sides: the mean,
+the difference ``left - right``, or the ratio ``left / right``, with a 95 % t-interval over the seeds. Then:
+
+* Fewer seeds than the row asks for: *open*. The numbers are shown all the same.
+* Order: *not reproduced* if the interval lies wholly inside the tolerance of equality (a difference that does not
+  matter, however sure); else *reproduced* if it lies wholly on the claimed side of zero, *not reproduced* if wholly on
+  the other side; else *open*: more seeds may tell.
+* Value and ratio: *reproduced* if the interval lies wholly inside the tolerance around the published number, *not
+  reproduced* if wholly outside; else *open*.
+* Scale: if a record does not meet the row's scale condition (the document's corpus or model size), a comparison that
+  holds is *reproduced at reduced scale*, and one that fails is *open*, since a small trial refutes nothing.
+* A row with several comparisons: *not reproduced* if one is not; else *open* if one is; else *reproduced at reduced
+  scale* if one is; else *reproduced*. A row without comparisons is *open*.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fewbits.errors import FewbitsError
+from fewbits.study import intervals
+from fewbits.study.claims import Claim, Comparison, Conditions, Less, Published, Ratio, Selection, Within
+from fewbits.study.intervals import Estimate
+from fewbits.study.records import Record
+
+MAY_DIFFER = {"seed", "device"}  #: within a side
+
+
+class Verdict(StrEnum):
+    """What the records say of a claim."""
+
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not reproduced"
+    REDUCED_SCALE = "reproduced at reduced scale"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Side:
+    """The samples of one selection, one a seed."""
+
+    name: str
+    samples: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """Write the side's name and mean."""
+        return f"{self.name} {intervals.mean(self.samples).mean:.5g}" if self.samples else f"{self.name} not run"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one comparison found: its sides, the number it makes of them (``None`` if a side is empty), the verdict."""
+
+    sides: tuple[Side, ...]
+    relation: str  #: how the number is made: empty for a mean, else ``a - b`` or ``a / b``
+    estimate: Estimate | None
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        """Write all numbers that there are, or nothing."""
+        if not any(side.samples for side in self.sides):
+            return ""
+        names = ", ".join(str(side) for side in self.sides)
+        if self.estimate is None:
+            return names
+        return f"{names}; {self.relation}: {self.estimate}" if self.relation else f"{self.sides[0].name} {self.estimate}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on a row, and what each of its comparisons found."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        """Write the findings, those without numbers left out."""
+        return " | ".join(filter(None, map(str, self.findings)))
+
+
+def judge(claim: Claim, records: Sequence[Record]) -> Judgement:
+    """Return the verdict on ``claim`` that ``records`` support, by the rules above.
+
+    Raises:
+        FewbitsError: If a condition names no configuration key, a side mixes configurations, or a metric is missing.
+    """
+    findings = tuple(_find(claim, comparison, records) for comparison in claim.comparisons)
+    verdicts = {finding.verdict for finding in findings}
+    worst_first = (Verdict.NOT_REPRODUCED, Verdict.OPEN, Verdict.REDUCED_SCALE, Verdict.REPRODUCED)
+    return Judgement(next((each for each in worst_first if each in verdicts), Verdict.OPEN), findings)
+
+
+def _find(claim: Claim, comparison: Comparison, records: Sequence[Record]) -> Finding:
+    selections = [comparison.left] if isinstance(comparison, Within) else [comparison.left, comparison.right]
+    chosen = [_select(claim, selection, records) for selection in selections]
+    sides = tuple(_side(claim, *pair) for pair in zip(selections, chosen, strict=True))
+    sign = {Within: "", Less: " - ", Ratio: " / "}[type(comparison)]
+    relation = sign and sign.join(side.name for side in sides)
+    if not all(side.samples for side in sides):
+        return Finding(sides, relation, None, Verdict.OPEN)
+    estimate = _estimate(comparison, sides)
+    verdict = Verdict.OPEN if estimate.n < claim.minimum_seeds else _verdict(comparison, estimate, claim.published)
+    if not all(_meets(claim, record, claim.scale) for group in chosen for record in group):
+        verdict = Verdict.REDUCED_SCALE if verdict is Verdict.REPRODUCED else Verdict.OPEN
+    return Finding(sides, relation, estimate, verdict)
+
+
+def _estimate(comparison: Comparison, sides: tuple[Side, ...]) -> Estimate:
+    samples = [side.samples for side in sides]
+    if isinstance(comparison, Within):
+        return intervals.mean(*samples)
+    return intervals.difference(*samples) if isinstance(comparison, Less) else intervals.ratio(*samples)
+
+
+def _verdict(comparison: Comparison, estimate: Estimate, published: list[Published]) -> Verdict:
+    values = {number.name: number.value for number in published}
+    tolerance = comparison.tolerance
+    if isinstance(comparison, Less):
+        equal = -tolerance <= estimate.low and estimate.high <= tolerance
+        if equal or estimate.low > 0:
+            return Verdict.NOT_REPRODUCED
+        return Verdict.REPRODUCED if estimate.high < 0 else Verdict.OPEN
+    if isinstance(comparison, Within):
+        target = values[comparison.target]
+        return _inside(estimate, target - tolerance, target + tolerance)
+    target = values[comparison.target[0]] / values[comparison.target[1]]
+    return _inside(estimate, target / tolerance, target * tolerance)
+
+
+def _inside(estimate: Estimate, low: float, high: float) -> Verdict:
+    """Tell whether the interval lies wholly inside the bounds, wholly outside, or neither (also if it is not finite)."""
+    if low <= estimate.low and estimate.high <= high:
+        return Verdict.REPRODUCED
+    return Verdict.NOT_REPRODUCED if estimate.high < low or high < estimate.low else Verdict.OPEN
+
+
+def _select(claim: Claim, selection: Selection, records: Sequence[Record]) -> list[Record]:
+    candidates = [record for record in records if record.experiment == selection.experiment]
+    return [record for record in candidates if _meets(claim, record, selection.where)]
+
+
+def _meets(claim: Claim, record: Record, conditions: Conditions) -> bool:
+    config = record.result.config
+    if unknown := conditions.keys() - config.keys():
+        raise FewbitsError(
+            f"claim {claim.id} asks for {', '.join(sorted(unknown))}, which the record {record.name!r} of "
+            f"{record.experiment} does not have. Its configuration has {', '.join(sorted(config))}: correct data/claims."
+        )
+    accepted = {key: value if isinstance(value, list) else [value] for key, value in conditions.items()}
+    return all(config[key] in values for key, values in accepted.items())
+
+
+def _side(claim: Claim, selection: Selection, records: Sequence[Record]) -> Side:
+    keys = {key for record in records for key in record.result.config} - MAY_DIFFER
+    if mixed := sorted(key for key in keys if not _same(record.result.config.get(key) for record in records)):
+        raise FewbitsError(
+            f"claim {claim.id}: the records of {selection.name!r} differ in {', '.join(mixed)}, "
+            "so that they are no repetitions of one run. Narrow its `where` in data/claims."
+        )
+    seeds: dict[object, list[float]] = {}
+    for record in records:
+        seeds.setdefault(record.result.config.get("seed", record.name), []).append(_metric(claim, selection, record))
+    return Side(selection.name, tuple(sum(values) / len(values) for values in seeds.values()))
+
+
+def _same(values: Iterable[object]) -> bool:
+    first, *others = values
+    return all(other == first for other in others)
+
+
+def _metric(claim: Claim, selection: Selection, record: Record) -> float:
+    metrics = record.result.metrics
+    value = metrics.get(selection.metric, "missing")
+    if not isinstance(value, str):
+        return math.nan if value is None else float(value)  # a run that diverged stores None
+    raise FewbitsError(
+        f"claim {claim.id} reads the metric {selection.metric!r}, but the record {record.name!r} of {record.experiment} "
+        f"has no number of that name. It has {', '.join(sorted(metrics))}: correct data/claims or run it again."
+    )

@@ -1,0 +1,160 @@
+"""The training loop: every step of it in one place."""
+
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fewbits import atomic
+from fewbits.errors import FewbitsError
+from fewbits.training.settings import Training
+
+History = list[dict[str, float | int]]
+
+
+class OutOfTime(FewbitsError):
+    """The deadline passed; a checkpoint was written."""
+
+
+class Task(Protocol):
+    """What is learned: steps with a loss, and a validation loss."""
+
+    model: nn.Module
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+
+    def loss(self, step: int) -> Tensor:
+        """Return the training loss of step 0, 1, … of an epoch; called in order."""
+
+    def validate(self) -> float:
+        """Return the loss that decides which weights are kept."""
+
+    def state(self) -> Any:
+        """Return what a later step needs from earlier ones, as tensors, for a checkpoint."""
+
+    def restore(self, state: Any) -> None:
+        """Go on from ``state``."""
+
+
+class Trainer:
+    """Trains the model of a task; can be interrupted at any moment and goes on from its last checkpoint.
+
+    On one machine with one number of threads, an interrupted training ends with the same weights as an uninterrupted
+    one: a checkpoint holds weights, best weights, task state, random state and position.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        training: Training,
+        *,
+        device: str = "auto",
+        checkpoint: Path | None = None,
+        every: int = 500,
+        deadline: float = math.inf,
+        progress: bool = True,
+    ) -> None:
+        """Prepare; ``every`` is the steps between checkpoints, ``device`` is auto, cpu or cuda, ``deadline`` a monotonic time."""
+        from lightning_fabric import Fabric
+
+        self.fabric = Fabric(accelerator=device, devices=1, precision=training.precision.value)
+        self.task, self.training, self.checkpoint, self.every = task, training, checkpoint, every
+        self.deadline, self.progress = deadline, progress
+        self.model = self.fabric.to_device(task.model)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=training.learning_rate)
+        self.best = _copy(self.model)
+        self.at: dict[str, Any] = {"epoch": 0, "step": 0, "stale": 0, "loss": 0.0, "best": math.inf, "history": []}
+
+    def fit(self) -> History:
+        """Train, leave the weights of the best validation loss in the model, return one row an epoch.
+
+        Raises:
+            FewbitsError: If a loss is not finite; the last checkpoint is kept.
+        """
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._resume(self.checkpoint)
+        while self.at["epoch"] < self.training.epochs and self.at["stale"] < self.training.patience:
+            self._epoch()
+            self._validate()
+            self._save()
+        self.model.load_state_dict(self.best)
+        return list(self.at["history"])
+
+    def _epoch(self) -> None:
+        self.model.train()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for step in self._steps():
+            with self.fabric.autocast():
+                loss = self.task.loss(step)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            nn.utils.clip_grad_norm_(parameters, self.training.clip)
+            self.optimizer.step()
+            self._count(loss, step)
+
+    def _steps(self) -> Any:
+        first, total = self.at["step"], self.task.steps
+        label = f"epoch {self.at['epoch'] + 1}/{self.training.epochs}"
+        return tqdm(range(first, total), label, total, initial=first, leave=False, disable=not self.progress, mininterval=1)
+
+    def _count(self, loss: Tensor, step: int) -> None:
+        self.at["loss"] += loss.item()
+        if not math.isfinite(self.at["loss"]):
+            raise FewbitsError(
+                f"the training loss is {loss.item()} in epoch {self.at['epoch'] + 1}, step {step + 1}: training diverged. "
+                f"Lower the learning rate (now {self.optimizer.param_groups[0]['lr']:g}) or the gradient clip "
+                f"({self.training.clip:g})."
+            )
+        self.at["step"] = step + 1
+        late = time.monotonic() > self.deadline
+        if late or self.at["step"] % self.every == 0:
+            self._save()
+        if late:
+            raise OutOfTime("the time budget is used up; the training goes on from its checkpoint when it is run again.")
+
+    def _validate(self) -> None:
+        valid, group = self.task.validate(), self.optimizer.param_groups[0]
+        if not math.isfinite(valid):
+            raise FewbitsError(f"the validation loss is {valid} after epoch {self.at['epoch'] + 1}: training diverged.")
+        row = {"epoch": self.at["epoch"] + 1, "learning_rate": group["lr"], "train_loss": self.at["loss"] / self.task.steps}
+        self.at["history"].append({**row, "valid_loss": valid})
+        if valid < self.at["best"]:
+            self.at |= {"best": valid, "stale": 0}
+            self.best = _copy(self.model)
+        else:
+            self.at["stale"] += 1
+            group["lr"] /= self.training.decay
+        self.at |= {"epoch": self.at["epoch"] + 1, "step": 0, "loss": 0.0}
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+        content = {"model": self.model.state_dict(), "best": self.best, "optimizer": self.optimizer.state_dict()}
+        file = io.BytesIO()
+        torch.save({**content, "task": self.task.state(), "random": random, "at": self.at}, file)
+        atomic.write(self.checkpoint, file.getvalue())
+
+    def _resume(self, path: Path) -> None:
+        try:
+            saved = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            self.model.load_state_dict(saved["model"])
+        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+            raise FewbitsError(f"{path} is no checkpoint of this training ({error}). Delete it to start anew.") from error
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.best, self.at = saved["best"], saved["at"]
+        self.task.restore(saved["task"])
+        torch.set_rng_state(saved["random"]["cpu"].cpu())
+        if torch.cuda.is_available() and len(saved["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"]["cuda"]])
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
