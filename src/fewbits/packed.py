@@ -1,6 +1,7 @@
 """Packed models: integer codes on disk in safetensors, a card to read, and exact sizes."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,8 +45,15 @@ class SizeReport:
     def of(packed: "PackedModel") -> "SizeReport":
         """Return the sizes of a packed model."""
         rows = [
-            TensorSize(name, tuple(c.shape), packed.quantizers[name], c.bits, c.nbytes, c.integers.numel() * 8 * c.dtype.itemsize)
-            for name, c in packed.codes.items()
+            TensorSize(
+                name=name,
+                shape=tuple(codes.shape),
+                quantizer=packed.quantizers[name],
+                bits=codes.bits,
+                nbytes=codes.nbytes,
+                float_bits=8 * codes.integers.numel() * codes.dtype.itemsize,
+            )
+            for name, codes in packed.codes.items()
         ]
         for name, tensor in packed.floats.items():
             nbytes = tensor.numel() * tensor.element_size()
@@ -80,8 +88,11 @@ class SizeReport:
 
     def __str__(self) -> str:
         """One line a tensor, largest first, and the total."""
-        rows = sorted(self.tensors, key=lambda row: -row.bits)
-        lines = [f"{row.bits / 8:14,.0f} B  {row.float_bits / row.bits:5.1f}×  {row.name}  {row.quantizer}" for row in rows if row.bits]
+        lines = [
+            f"{row.bits / 8:14,.0f} B  {row.float_bits / row.bits:5.1f}×  {row.name}  {row.quantizer}"
+            for row in sorted(self.tensors, key=lambda row: -row.bits)
+            if row.bits
+        ]
         return "\n".join([*lines, f"{self.bits / 8:14,.0f} B  {self.ratio:5.1f}×  all"])
 
 
@@ -134,7 +145,7 @@ class PackedModel:
         except FileNotFoundError:
             raise FewbitsError(f"there is no {path}; `pack(model).save(folder)` writes one.") from None
         except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise FewbitsError(f"{path} is no packed model, or is damaged ({error}); pack and save it again.") from error
+            raise FewbitsError(f"{path} is no packed model or is damaged ({error}); pack and save it again.") from error
         floats = {name.removeprefix("float/"): t for name, t in tensors.items() if name.startswith("float/")}
         quantizers = {name: row["quantizer"] for name, row in header["weights"].items()}
         return PackedModel(codes, floats, header["aliases"], quantizers, header["activations"])
@@ -154,23 +165,28 @@ class PackedModel:
         stored |= {alias: stored[name] for alias, name in self.aliases.items()}
         own = model.state_dict()
         wrong = sorted(stored.keys() ^ own.keys())
-        wrong += [f"{n} {tuple(stored[n].shape)} → {tuple(own[n].shape)}" for n in stored.keys() & own.keys() if stored[n].shape != own[n].shape]
+        for name in sorted(stored.keys() & own.keys()):
+            if stored[name].shape != own[name].shape:
+                wrong.append(f"{name}, packed {tuple(stored[name].shape)}, model {tuple(own[name].shape)}")
         if wrong:
-            raise FewbitsError(f"this model has another architecture than the packed one; they differ in: {', '.join(wrong)}.")
+            raise FewbitsError(f"this model has another architecture than the packed one: {'; '.join(wrong)}.")
         model.load_state_dict(stored)
         return quantize(model, {}, {name: parse(text) for name, text in self.activations.items()})
 
     def _card(self, file_bytes: int) -> str:
         report = SizeReport.of(self)
         rows = "\n".join(
-            f"| `{t.name}` | {'×'.join(map(str, t.shape))} | `{t.quantizer}` | {t.bits / max(1, torch.Size(t.shape).numel()):.4f} | {t.nbytes:,} |"
-            for t in report.tensors
+            f"| `{row.name}` | {'×'.join(map(str, row.shape))} | `{row.quantizer}` "
+            f"| {row.bits / max(1, math.prod(row.shape)):.4f} | {row.nbytes:,} |"
+            for row in report.tensors
         )
         outputs = "\n".join(f"- output of `{name}`: `{text}`" for name, text in self.activations.items())
         return (
-            f"# Packed model\n\n{FORMAT}. Read it with `fewbits.quantize.PackedModel.load(folder).load_into(model)`.\n\n"
+            f"# Packed model\n\n{FORMAT}.\n"
+            "Read it with `fewbits.quantize.PackedModel.load(folder).load_into(model)`.\n\n"
             f"| | |\n|---|---|\n| exact size | {report.bits:,} bits |\n| tensors | {report.nbytes:,} bytes |\n"
-            f"| {FILE} | {file_bytes:,} bytes |\n| in float | {report.float_bits // 8:,} bytes |\n| ratio | {report.ratio:.2f} |\n\n"
+            f"| {FILE} | {file_bytes:,} bytes |\n| in float | {report.float_bits // 8:,} bytes |\n"
+            f"| ratio | {report.ratio:.2f} |\n\n"
             f"| tensor | shape | quantizer | bits a weight | bytes |\n|---|---|---|---|---|\n{rows}\n"
             + (f"\nQuantized while it runs:\n\n{outputs}\n" if outputs else "")
         )

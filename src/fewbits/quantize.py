@@ -123,7 +123,7 @@ def quantize(
         owner, attribute = sites[name]
         _check(owner, name, getattr(owner, attribute), quantizer)
         if plan.setdefault(id(getattr(owner, attribute)), quantizer) != quantizer:
-            raise FewbitsError(f"{name} is shared with a weight that another quantizer is asked for; give both the same.")
+            raise FewbitsError(f"{name} is shared with a weight that is to have another quantizer; give both the same.")
     made = {key: QuantizedWeight(quantizer) for key, quantizer in plan.items()}
     for owner, attribute in sites.values():
         if not parametrize.is_parametrized(owner, attribute) and (key := id(getattr(owner, attribute))) in made:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 class Classifier(nn.Module, ABC):
     """Owns the output matrix of a model and answers four questions about the next word.
 
-    Shapes: ``hidden`` is (…, H), ``target`` is (…) of word numbers, answers over words are (…, V). A score is any number
-    that orders words; ``is_probability`` says whether ``scores`` are log-probabilities. ``log_prob`` always is one: it
-    normalises exactly, so that perplexities of different classifiers can be compared.
+    Shapes: ``hidden`` is (…, H), ``target`` is (…) of word numbers, answers over words are (…, V). A score is any
+    number that orders words; ``is_probability`` says whether ``scores`` are log-probabilities. ``log_prob`` always
+    is one: it normalises exactly, so that perplexities of different classifiers can be compared.
     """
 
     is_probability: ClassVar[bool]  #: True if ``scores`` are log-probabilities

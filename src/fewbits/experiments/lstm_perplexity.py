@@ -81,6 +81,7 @@ class LstmPerplexity(Configuration):
             self.training,
             device=context.device,
             checkpoint=context.checkpoint,
+            every=context.checkpoint_every,
             deadline=context.deadline,
             progress=context.progress,
         )
@@ -198,7 +199,5 @@ def runs(
             update={"epochs": epochs}
         )
     return [
-        LstmPerplexity(arm=arm, seed=seed, **(scale | ARMS[arm]))
-        for seed in range(seeds or 1)
-        for arm in arms or ARMS
+        LstmPerplexity(arm=arm, seed=seed, **(scale | ARMS[arm])) for seed in range(seeds or 1) for arm in arms or ARMS
     ]

@@ -46,7 +46,7 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     """Return the ``count`` integers that :func:`pack_bits` packed, as int32.
 
     Raises:
-        FewbitsError: If ``packed`` has another length than ``count`` values of ``bits`` bits need, or a padding bit is set.
+        FewbitsError: If ``packed`` is not as long as ``count`` values of ``bits`` bits, or a padding bit is set.
 
     >>> unpack_bits(torch.tensor([33], dtype=torch.uint8), bits=2, count=3).tolist()
     [1, 0, 2]

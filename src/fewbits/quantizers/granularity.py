@@ -56,7 +56,7 @@ class PerGroup:
         row = shape[-1] if shape else 1
         if row % self.size:
             divisors = [d for d in range(1, row + 1) if row % d == 0]
-            raise FewbitsError(f"PerGroup({self.size}) does not divide rows of {row} weights; sizes that do: {divisors}.")
+            raise FewbitsError(f"PerGroup({self.size}) does not divide rows of {row} weights; these do: {divisors}.")
         return max(shape.numel() // self.size, 1)
 
 
@@ -73,5 +73,5 @@ class PerGate:
     def groups(self, shape: Size) -> int:
         """Return ``gates``."""
         if not shape or shape[0] % self.gates:
-            raise FewbitsError(f"PerGate({self.gates}) needs {self.gates} equal blocks of rows, the shape is {tuple(shape)}.")
+            raise FewbitsError(f"PerGate({self.gates}) needs {self.gates} equal blocks of rows, not {tuple(shape)}.")
         return self.gates

@@ -33,7 +33,8 @@ def parse(text: str) -> Quantizer:
     try:
         value = _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FewbitsError(f"{text!r} writes no quantizer ({error}); the words are {', '.join(sorted(WORDS))}.") from error
+        words = ", ".join(sorted(WORDS))
+        raise FewbitsError(f"{text!r} writes no quantizer ({error}); the words are {words}.") from error
     if not isinstance(value, Quantizer):
         raise FewbitsError(f"{text!r} writes a {type(value).__name__}, not a quantizer, for example TWN(PerGate()).")
     return value

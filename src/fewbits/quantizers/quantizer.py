@@ -14,9 +14,9 @@ from fewbits.quantizers.granularity import Granularity
 class Quantizer(ABC):
     """One small object that turns a float tensor into :class:`~fewbits.formats.codes.Codes`.
 
-    A quantizer is a frozen dataclass of its settings. ``encode`` gives the codes; calling the quantizer gives ``encode(w).decode()``, with a gradient for ``w`` from
-    ``estimator``. Everything random takes ``generator``: with None,
-    a stochastic quantizer answers deterministically, which is how a model is evaluated and packed.
+    A quantizer is a frozen dataclass of its settings. ``encode`` gives the codes; calling the quantizer gives
+    ``encode(w).decode()``, with a gradient for ``w`` from ``estimator``. Everything random takes ``generator``: with
+    None, a stochastic quantizer answers deterministically, which is how a model is evaluated and packed.
     """
 
     granularity: Granularity  #: how many weights share a table entry
@@ -42,7 +42,7 @@ class Quantizer(ABC):
             raise FewbitsError(f"{type(self).__name__} minimises no error, so it cannot use an importance.")
         values = weight.detach()
         if values.numel() and not all(torch.isfinite(end) for end in values.aminmax()):  # NaN passes through aminmax
-            raise FewbitsError("the tensor holds NaN or infinity; nothing can be quantized from it. Did training diverge?")
+            raise FewbitsError("the tensor holds NaN or infinity, which has no code. Did training diverge?")
         rows = values.reshape(self.granularity.groups(values.shape), -1) if values.numel() else values.reshape(1, 0)
         return self._encode(rows, values.shape, generator)
 

@@ -17,10 +17,10 @@ from fewbits.quantizers.quantizer import Quantizer
 class Uniform(Quantizer):
     """2^bits equal steps over the range of a group (the seminar's linear quantisation; Jacob et al. 2018).
 
-    Symmetric: s = max |w| / (2^(bits−1) − 1), q = s · clamp(round(w / s), ±(2^(bits−1) − 1)); the zero point is 0 and the
-    most negative code is not used. Affine: s = (max − min) / (2^bits − 1) over the range widened to hold 0,
-    z = round(−2^(bits−1) − min / s), q = s · (clamp(round(w / s) + z) − z), so that 0 is exact. Rounding is to nearest,
-    ties to even. A group of zeros has s = 1.
+    Symmetric: s = max |w| / (2^(bits−1) − 1), q = s · clamp(round(w / s), ±(2^(bits−1) − 1)); the zero point is 0 and
+    the most negative code is not used. Affine: s = (max − min) / (2^bits − 1) over the range widened to hold 0,
+    z = round(−2^(bits−1) − min / s), q = s · (clamp(round(w / s) + z) − z), so that 0 is exact. Rounding is to
+    nearest, ties to even. A group of zeros has s = 1.
 
     >>> codes = Uniform(3).encode(torch.tensor([-0.6, 0.1, 0.9]))          # s = 0.9 / 3
     >>> codes.integers.tolist(), round(codes.tables["scale"].item(), 4)

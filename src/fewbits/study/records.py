@@ -5,14 +5,18 @@ it. ``provenance`` says where it was made (commit, versions, device, wall time, 
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fewbits import atomic, project
 from fewbits.errors import FewbitsError
 from fewbits.study.profiles import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Result(BaseModel):
@@ -85,3 +89,19 @@ def full_records(experiment: str | None = None) -> list[Record]:
     """Return the committed ``full`` records, of one experiment or of all, in the order of their names."""
     pattern = f"{experiment or '*'}/*.json"
     return [load(path) for path in sorted(published_folder().glob(pattern))]
+
+
+def table(found: Iterable[Record]) -> "pd.DataFrame":
+    """Return one row a record: profile, name, device, wall seconds, then its configuration and its metrics as columns.
+
+    Nested configuration is left out. A name that is both a setting and a metric is ``name_metric`` as the latter.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in found:
+        settings = {k: v for k, v in record.result.config.items() if not isinstance(v, dict)}
+        metrics = {f"{k}_metric" if k in settings else k: v for k, v in record.result.metrics.items()}
+        about = {"profile": record.profile.value, "name": record.name, "device": record.provenance.device}
+        rows.append(about | {"wall_seconds": record.provenance.wall_seconds} | settings | metrics)
+    return pd.DataFrame(rows)

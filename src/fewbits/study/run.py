@@ -44,7 +44,8 @@ class Context:
 
     device: str  #: "cpu" or "cuda"
     checkpoint: Path | None
-    deadline: float  #: monotonic time after which to stop at the next checkpoint
+    deadline: float  #: monotonic time after which to write a checkpoint and stop
+    checkpoint_every: int  #: steps
     progress: bool
 
 
@@ -104,6 +105,7 @@ def run(
     *,
     device: str = "auto",
     deadline: float = math.inf,
+    checkpoint_every: int = 500,
     progress: bool = True,
 ) -> Record:
     """Return the record of ``configuration``: loaded if there is one, else computed and, but for ``smoke``, kept."""
@@ -115,7 +117,7 @@ def run(
     checkpoint = None if profile is Profile.SMOKE else project.cache() / "checkpoints" / f"{key}.pt"
     start = time.monotonic()
     with torch.random.fork_rng(), _quiet():
-        computed = configuration.compute(Context(device, checkpoint, deadline, progress))
+        computed = configuration.compute(Context(device, checkpoint, deadline, checkpoint_every, progress))
     record = Record(
         experiment=configuration.experiment,
         version=configuration.version,
@@ -225,10 +227,11 @@ def _provenance(device: str, seconds: float, data: dict[str, str]) -> Provenance
 
 def _commit() -> str:
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", os.fspath(project.root()), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
+        command = ["git", "-C", os.fspath(project.root()), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if git("status", "--porcelain", "src") else "")
+    changes = "+changes" if git("status", "--porcelain", "src") else ""
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + changes
 
 
 def _processor() -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fewbits import atomic
 from fewbits.errors import FewbitsError
@@ -24,7 +24,9 @@ class OutOfTime(FewbitsError):
 class Task(Protocol):
     """What is learned: steps with a loss, and a validation loss."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
 
     @property
     def steps(self) -> int:
@@ -61,7 +63,7 @@ class Trainer:
         deadline: float = math.inf,
         progress: bool = True,
     ) -> None:
-        """Prepare; ``every`` is the steps between checkpoints, ``device`` is auto, cpu or cuda, ``deadline`` a monotonic time."""
+        """Prepare: ``device`` is auto, cpu or cuda, ``every`` counts steps, ``deadline`` is a monotonic time."""
         from lightning_fabric import Fabric
 
         self.fabric = Fabric(accelerator=device, devices=1, precision=training.precision.value)
@@ -102,13 +104,14 @@ class Trainer:
     def _steps(self) -> Any:
         first, total = self.at["step"], self.task.steps
         label = f"epoch {self.at['epoch'] + 1}/{self.training.epochs}"
-        return tqdm(range(first, total), label, total, initial=first, leave=False, disable=not self.progress, mininterval=1)
+        quiet = not self.progress
+        return tqdm(range(first, total), label, total, initial=first, leave=False, disable=quiet, mininterval=1)
 
     def _count(self, loss: Tensor, step: int) -> None:
         self.at["loss"] += loss.item()
         if not math.isfinite(self.at["loss"]):
             raise FewbitsError(
-                f"the training loss is {loss.item()} in epoch {self.at['epoch'] + 1}, step {step + 1}: training diverged. "
+                f"the training loss is {loss.item()} in epoch {self.at['epoch'] + 1}, step {step + 1}: it diverged. "
                 f"Lower the learning rate (now {self.optimizer.param_groups[0]['lr']:g}) or the gradient clip "
                 f"({self.training.clip:g})."
             )
@@ -117,14 +120,15 @@ class Trainer:
         if late or self.at["step"] % self.every == 0:
             self._save()
         if late:
-            raise OutOfTime("the time budget is used up; the training goes on from its checkpoint when it is run again.")
+            raise OutOfTime("the time budget is used up; run the same command again to go on from the checkpoint.")
 
     def _validate(self) -> None:
         valid, group = self.task.validate(), self.optimizer.param_groups[0]
         if not math.isfinite(valid):
             raise FewbitsError(f"the validation loss is {valid} after epoch {self.at['epoch'] + 1}: training diverged.")
-        row = {"epoch": self.at["epoch"] + 1, "learning_rate": group["lr"], "train_loss": self.at["loss"] / self.task.steps}
-        self.at["history"].append({**row, "valid_loss": valid})
+        train = self.at["loss"] / self.task.steps
+        row = {"epoch": self.at["epoch"] + 1, "learning_rate": group["lr"], "train_loss": train, "valid_loss": valid}
+        self.at["history"].append(row)
         if valid < self.at["best"]:
             self.at |= {"best": valid, "stale": 0}
             self.best = _copy(self.model)
@@ -136,7 +140,8 @@ class Trainer:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        random = {"cpu": torch.get_rng_state(), "cuda": cuda}
         content = {"model": self.model.state_dict(), "best": self.best, "optimizer": self.optimizer.state_dict()}
         file = io.BytesIO()
         torch.save({**content, "task": self.task.state(), "random": random, "at": self.at}, file)
@@ -147,7 +152,9 @@ class Trainer:
             saved = torch.load(path, map_location=self.fabric.device, weights_only=True)
             self.model.load_state_dict(saved["model"])
         except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
-            raise FewbitsError(f"{path} is no checkpoint of this training ({error}). Delete it to start anew.") from error
+            raise FewbitsError(
+                f"{path} is no checkpoint of this training ({error}). Delete it to start anew."
+            ) from error
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best, self.at = saved["best"], saved["at"]
         self.task.restore(saved["task"])

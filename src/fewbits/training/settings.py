@@ -13,7 +13,7 @@ class Precision(StrEnum):
 
 
 class Training(BaseModel):
-    """Plain SGD that lowers its learning rate when validation stops improving (Zaremba et al. 2014; Merity et al. 2016)."""
+    """Plain SGD that lowers its learning rate when validation stops improving (Zaremba et al. 2014)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
