@@ -18,7 +18,8 @@ from fewbits.errors import FewbitsError
 DOCUMENTS = ("max_shift", "quant_noise", "seminar", "emnlp", "wage")  #: the files, in the order of the ledger
 
 Scalar: TypeAlias = bool | int | float | str
-Conditions: TypeAlias = dict[str, Scalar | list[Scalar]]  #: configuration key: its value, or the values that are accepted
+#: Configuration key: the value it must have, or the list of those that are accepted.
+Conditions: TypeAlias = dict[str, Scalar | list[Scalar]]
 
 
 class Kind(StrEnum):

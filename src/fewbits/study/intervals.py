@@ -39,7 +39,7 @@ def mean(sample: Sequence[float]) -> Estimate:
 
 
 def difference(left: Sequence[float], right: Sequence[float]) -> Estimate:
-    """Estimate mean(left) − mean(right) for unequal variances (Welch's interval, Satterthwaite's degrees of freedom)."""
+    """Estimate mean(left) − mean(right) for unequal variances (Welch's interval, Welch–Satterthwaite degrees)."""
     center = float(np.mean(left)) - float(np.mean(right))  # inf - inf is nan, without numpy's warning
     errors = np.array([_squared_error(left), _squared_error(right)])
     sizes = np.array([len(left), len(right)])
@@ -56,7 +56,7 @@ def ratio(left: Sequence[float], right: Sequence[float]) -> Estimate:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = difference(np.log(left).tolist(), np.log(right).tolist())
-        return Estimate(*(float(np.exp(x)) for x in (logs.mean, logs.low, logs.high)), n=logs.n)
+        return Estimate(float(np.exp(logs.mean)), float(np.exp(logs.low)), float(np.exp(logs.high)), logs.n)
 
 
 def _squared_error(sample: Sequence[float]) -> float:

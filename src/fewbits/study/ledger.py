@@ -12,9 +12,12 @@ from fewbits.errors import FewbitsError
 from fewbits.study import records, verdicts
 from fewbits.study.claims import Certainty, documents
 
-COLUMNS = ("id", "document", "claim", "kind", "published", "ours", "verdict", "chapter")
+LEDGER_COLUMNS = ("id", "document", "claim", "kind", "published", "ours", "verdict", "chapter")
 NUMBERS = ("weight_bits", "activation_bits", "value", "own_float")
-TEXTS = ("paper", "method", "cell", "corpus", "metric", "certainty", "own_float_certainty", "source", "note")
+PUBLISHED_COLUMNS = (
+    "paper", "method", "cell", "corpus", "weight_bits", "activation_bits", "metric", "value", "own_float",
+    "certainty", "own_float_certainty", "source", "note",
+)  # fmt: skip
 
 
 def ledger() -> pd.DataFrame:
@@ -34,14 +37,14 @@ def ledger() -> pd.DataFrame:
             published_numbers = "; ".join(map(str, claim.published))
             texts = (claim.kind, published_numbers, judgement, judgement.verdict, claim.chapter or "")
             rows.append([claim.id, document.name, claim.title, *map(str, texts)])
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
 
 
 def published(name: str) -> pd.DataFrame:
     """Return the tidy table ``data/published/<name>.csv``: one row a published number.
 
-    Columns, meaning and sources: ``data/published/README.md``. A number that is missing, there or here, is NaN and has a
-    note; text that there is none of is the empty string.
+    Columns, meaning and sources: ``data/published/README.md``. A number that was not found is NaN and has a note; text
+    that there is none of is the empty string.
 
     Raises:
         FewbitsError: If there is no such table (names like it are offered), or it is not as the README says.
@@ -53,12 +56,11 @@ def published(name: str) -> pd.DataFrame:
         raise FewbitsError(f"there is no published table {name!r}. Perhaps you mean: {near}.")
     path = folder / f"{name}.csv"
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values={n: "" for n in NUMBERS})
-        table = table.astype(dict.fromkeys(NUMBERS, float))
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)[[*PUBLISHED_COLUMNS]]
+        numbers = table[[*NUMBERS]].replace("", "nan").astype(float)
     except (ValueError, KeyError) as error:
         raise FewbitsError(f"{path} is no table of published numbers: {error}. Correct it.") from error
-    if set(table.columns) != {*NUMBERS, *TEXTS}:
-        raise FewbitsError(f"{path} has the columns {', '.join(table)}; expected are {', '.join((*NUMBERS, *TEXTS))}.")
     if wrong := sorted(set(table["certainty"]) - set(Certainty)):
-        raise FewbitsError(f"{path} has the certainty {', '.join(map(repr, wrong))}; the marks are {', '.join(Certainty)}.")
-    return table
+        marks = ", ".join(Certainty)
+        raise FewbitsError(f"{path} has the certainty {', '.join(map(repr, wrong))}; the marks are {marks}.")
+    return table.assign(**numbers)

@@ -1,8 +1,9 @@
 """The verdict on a claim, computed from the committed records by rules that are written here and nowhere else.
 
-A *side* is a set of full records of one configuration; only the seed and the device may differ among them. Each seed is
-one sample (a seed that was run twice counts once, with its mean). A comparison makes one number of its sides: the mean,
-the difference ``left - right``, or the ratio ``left / right``, with a 95 % t-interval over the seeds. Then:
+A *side* is a set of full records of one configuration, of the newest version of their experiment; only the seed and the
+device may differ among them. Each seed is one sample (a seed that was run twice counts once, with its mean). A
+comparison makes one number of its sides: the mean, the difference ``left - right``, or the ratio ``left / right``, with
+a 95 % t-interval over the seeds. Then:
 
 * Fewer seeds than the row asks for: *open*. The numbers are shown all the same.
 * Order: *not reproduced* if the interval lies wholly inside the tolerance of equality (a difference that does not
@@ -67,7 +68,9 @@ class Finding:
         names = ", ".join(str(side) for side in self.sides)
         if self.estimate is None:
             return names
-        return f"{names}; {self.relation}: {self.estimate}" if self.relation else f"{self.sides[0].name} {self.estimate}"
+        if not self.relation:
+            return f"{self.sides[0].name} {self.estimate}"
+        return f"{names}; {self.relation}: {self.estimate}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _verdict(comparison: Comparison, estimate: Estimate, published: list[Publish
 
 
 def _inside(estimate: Estimate, low: float, high: float) -> Verdict:
-    """Tell whether the interval lies wholly inside the bounds, wholly outside, or neither (also if it is not finite)."""
+    """Tell whether the interval lies wholly inside the bounds, wholly outside, or neither (also if not finite)."""
     if low <= estimate.low and estimate.high <= high:
         return Verdict.REPRODUCED
     return Verdict.NOT_REPRODUCED if estimate.high < low or high < estimate.low else Verdict.OPEN
@@ -140,7 +143,8 @@ def _inside(estimate: Estimate, low: float, high: float) -> Verdict:
 
 def _select(claim: Claim, selection: Selection, records: Sequence[Record]) -> list[Record]:
     candidates = [record for record in records if record.experiment == selection.experiment]
-    return [record for record in candidates if _meets(claim, record, selection.where)]
+    newest = max((record.version for record in candidates), default=0)
+    return [record for record in candidates if record.version == newest and _meets(claim, record, selection.where)]
 
 
 def _meets(claim: Claim, record: Record, conditions: Conditions) -> bool:
@@ -148,7 +152,7 @@ def _meets(claim: Claim, record: Record, conditions: Conditions) -> bool:
     if unknown := conditions.keys() - config.keys():
         raise FewbitsError(
             f"claim {claim.id} asks for {', '.join(sorted(unknown))}, which the record {record.name!r} of "
-            f"{record.experiment} does not have. Its configuration has {', '.join(sorted(config))}: correct data/claims."
+            f"{record.experiment} does not have. It has {', '.join(sorted(config))}: correct data/claims."
         )
     accepted = {key: value if isinstance(value, list) else [value] for key, value in conditions.items()}
     return all(config[key] in values for key, values in accepted.items())
@@ -178,6 +182,6 @@ def _metric(claim: Claim, selection: Selection, record: Record) -> float:
     if not isinstance(value, str):
         return math.nan if value is None else float(value)  # a run that diverged stores None
     raise FewbitsError(
-        f"claim {claim.id} reads the metric {selection.metric!r}, but the record {record.name!r} of {record.experiment} "
-        f"has no number of that name. It has {', '.join(sorted(metrics))}: correct data/claims or run it again."
+        f"claim {claim.id} reads the metric {selection.metric!r}, but the record {record.name!r} of "
+        f"{record.experiment} has no number of that name. It has {', '.join(sorted(metrics))}: correct data/claims."
     )

@@ -1,0 +1,69 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fewbits.study import intervals
+
+rng = np.random.default_rng(0)
+PAIRS = [
+    (rng.normal(100, 3, left).tolist(), rng.normal(120, 11, right).tolist())
+    for left, right in ((2, 2), (3, 3), (3, 7), (9, 2), (30, 5))
+]
+
+
+@pytest.mark.parametrize(("left", "right"), PAIRS)
+def test_mean_is_students_interval(left: list[float], right: list[float]) -> None:
+    for sample in (left, right):
+        low, high = stats.t.interval(0.95, len(sample) - 1, loc=np.mean(sample), scale=stats.sem(sample))
+        ours = intervals.mean(sample)
+        assert (ours.mean, ours.low, ours.high) == pytest.approx((np.mean(sample), low, high), rel=1e-9)
+        assert ours.n == len(sample)
+
+
+@pytest.mark.parametrize(("left", "right"), PAIRS)
+def test_difference_is_welchs_interval(left: list[float], right: list[float]) -> None:
+    expected = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
+    ours = intervals.difference(left, right)
+    assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert ours.mean == pytest.approx(np.mean(left) - np.mean(right))
+    assert ours.n == min(len(left), len(right))
+
+
+@pytest.mark.parametrize(("left", "right"), PAIRS)
+def test_ratio_is_welchs_interval_of_the_logarithms(left: list[float], right: list[float]) -> None:
+    logs = stats.ttest_ind(np.log(left), np.log(right), equal_var=False).confidence_interval(0.95)
+    ours = intervals.ratio(left, right)
+    assert (ours.low, ours.high) == pytest.approx((np.exp(logs.low), np.exp(logs.high)), rel=1e-9)
+    assert ours.mean == pytest.approx(stats.gmean(left) / stats.gmean(right))
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    draws = rng.normal(5, 2, size=(2000, 3))
+    covered = [each.low <= 5 <= each.high for each in map(intervals.mean, draws.tolist())]
+    assert 0.93 < np.mean(covered) < 0.97
+
+
+def test_one_sample_has_no_interval() -> None:
+    assert str(intervals.mean([110.5])) == "110.5, n = 1"
+    assert str(intervals.difference([1.0, 2.0], [5.0])) == "-3.5, n = 1"
+    assert str(intervals.ratio([6.0], [3.0])) == "2, n = 1"
+
+
+def test_equal_samples_have_an_interval_of_no_width() -> None:
+    assert str(intervals.mean([3.0, 3.0, 3.0])) == "3 [3, 3], n = 3"
+    assert str(intervals.difference([3.0, 3.0], [1.0, 1.0])) == "2 [2, 2], n = 2"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_samples_that_are_not_finite_give_bounds_that_are_not_and_no_warning(bad: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ours in (
+            intervals.mean([1.0, bad, 2.0]),
+            intervals.difference([1.0, 2.0, 3.0], [bad, bad, 2.0]),
+            intervals.ratio([1.0, 2.0, bad], [1.0, 2.0, 2.5]),
+            intervals.ratio([0.0, -1.0, 2.0], [1.0, 2.0, 2.5]),
+        ):
+            assert not np.isfinite([ours.low, ours.high]).any()
