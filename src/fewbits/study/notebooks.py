@@ -29,8 +29,8 @@ from fewbits.study.profiles import Profile
 #: Annotations that a parameters cell may use.
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "Literal": Literal}
 
-#: Keeps each kernel from printing that it listens on a local port without encryption.
-QUIET_KERNEL = ["--IPKernelApp.log_level=40"]
+#: Keeps each kernel's own log (a warning about its local port, a note at its end) from the terminal.
+QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
 
 
 @dataclass(frozen=True)

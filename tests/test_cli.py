@@ -1,0 +1,135 @@
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from fewbits import __version__
+from fewbits.cli import main
+from fewbits.errors import FewbitsError
+from fewbits.study import notebooks, records
+from fewbits.study.profiles import Profile
+from fewbits.study.records import Provenance, Record, Result
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: object) -> None:
+    """Put a module of the given functions in the place of one that has tests of its own."""
+    module = types.ModuleType(name)
+    vars(module).update(functions)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture
+def executions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[object, ...]]:
+    calls: list[tuple[object, ...]] = []
+
+    def execute(notebook: Path, parameters: dict[str, object], out: Path) -> notebooks.Executed:
+        calls.append((notebook, parameters, out))
+        return notebooks.Executed(out, parameters, 61.4)
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    (tmp_path / "toy.md").write_text("# Toy")
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def test_run_passes_parameters_profile_and_folder(executions: list[tuple[object, ...]]) -> None:
+    options = ["-p", "seeds=3", "-p", "note=a=b", "--profile", "laptop", "--out", "there"]
+    result = CliRunner().invoke(main, ["run", "toy.md", *options])
+    assert result.exit_code == 0, result.output
+    expected = {"seeds": "3", "note": "a=b", "profile": "laptop"}
+    assert executions == [(Path("toy.md"), expected, Path("there/toy.ipynb"))]
+    assert result.output == "there/toy.ipynb  (61 s)\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "word"), [(["-p", "seeds"], "name=value"), (["-p", "=3"], "name=value"), (["--profile", "x"], "laptop")]
+)
+def test_run_refuses_what_it_cannot_read(executions: list[tuple[object, ...]], options: list[str], word: str) -> None:
+    result = CliRunner().invoke(main, ["run", "toy.md", *options])
+    assert (result.exit_code, executions) == (2, [])
+    assert word in result.output
+
+
+def test_an_error_for_people_has_no_traceback() -> None:
+    command = [sys.executable, "-m", "fewbits", "run", "no_such_notebook"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("fewbits: there is no notebook 'no_such_notebook'.")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_line_starts_without_the_heavy_packages() -> None:
+    heavy = {"torch", "pandas", "papermill", "pydantic", "matplotlib", "scipy"}
+    code = f"import sys, fewbits.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_version() -> None:
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output
+
+
+def test_data_commands_call_the_data_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pd.DataFrame({"name": ["news", "ptb"], "tokens": [12, 7]})
+
+    class Report:
+        def __init__(self, name: str) -> None:
+            if name not in {"news", "ptb"}:
+                raise FewbitsError(f"there is no data set {name!r}")
+            self.name, self.ok = name, name == "news"
+
+        def __str__(self) -> str:
+            return f"{self.name}: {'verified' if self.ok else 'damaged'}"
+
+    stand_in(monkeypatch, "fewbits.data", data_table=lambda: table, get=lambda name: f"got {name}", check=Report)
+    assert CliRunner().invoke(main, ["data", "list"]).output.split() == ["name", "tokens", "news", "12", "ptb", "7"]
+    assert CliRunner().invoke(main, ["data", "get", "news", "ptb"]).output == "got news\ngot ptb\n"
+    intact = CliRunner().invoke(main, ["data", "check", "news"])
+    assert (intact.exit_code, intact.output) == (0, "news: verified\n")
+    damaged = CliRunner().invoke(main, ["data", "check"])
+    assert (damaged.exit_code, damaged.stdout) == (1, "news: verified\nptb: damaged\n")
+    assert damaged.stderr.startswith("fewbits: not in order: ptb.")
+    unknown = CliRunner().invoke(main, ["data", "check", "nws"])
+    assert (unknown.exit_code, unknown.stderr) == (1, "fewbits: there is no data set 'nws'\n")
+
+
+def test_full_passes_device_budget_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    def run_full(*values: object) -> list[str]:
+        calls.append(values)
+        return ["a", "b"]
+
+    stand_in(monkeypatch, "fewbits.study.run", run_full=run_full)
+    assert CliRunner().invoke(main, ["full"]).output.startswith("2 new records")
+    assert CliRunner().invoke(main, ["full", "--device", "cuda", "--budget", "30", "--only", "a"]).exit_code == 0
+    assert calls == [("auto", None, None), ("cuda", 30.0, "a")]
+    assert CliRunner().invoke(main, ["full", "--budget", "0"]).exit_code == 2
+
+
+def test_ledger_prints_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "fewbits.study.ledger", ledger=lambda: pd.DataFrame({"id": ["S6"], "verdict": ["open"]}))
+    assert CliRunner().invoke(main, ["ledger"]).output.split() == ["id", "verdict", "S6", "open"]
+
+
+def test_results_print_a_line_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(
+        experiment="lstm",
+        version=1,
+        profile=Profile.FULL,
+        name="float-0",
+        key="k",
+        result=Result(config={}, metrics={"perplexity": 110.5}, history=[], weights_sha256=None),
+        provenance=Provenance(commit="c", device="CPU", wall_seconds=1800, peak_memory_bytes=1, versions={}, data={}),
+    )
+    monkeypatch.setattr(records, "full_records", lambda: [record])
+    header, line = CliRunner().invoke(main, ["results"]).output.splitlines()
+    assert header.split() == ["experiment", "run", "device", "perplexity", "hours"]
+    assert line.split() == ["lstm", "float-0", "CPU", "110.5", "0.5"]
+    monkeypatch.setattr(records, "full_records", list)
+    assert CliRunner().invoke(main, ["results"]).output == "nothing yet\n"

@@ -1,0 +1,42 @@
+"""What importing the package costs and touches, measured in a fresh interpreter."""
+
+import json
+import subprocess
+import sys
+
+PROGRAM = """
+import json, random, socket, sys, time
+import numpy, torch
+
+def refuse(*_, **__):
+    raise AssertionError("importing the package opened a socket")
+
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+state = lambda: (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+settings = lambda: (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
+before, start = (state(), settings()), time.process_time()
+import fewbits, fewbits.quantizers, fewbits.quantize
+seconds = time.process_time() - start
+print(json.dumps({
+    "seconds": seconds,
+    "untouched": before == (state(), settings()),
+    "cuda": torch.cuda.is_initialized(),
+}))
+"""
+
+
+def measured() -> dict[str, float | bool]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    found: dict[str, float | bool] = json.loads(done.stdout)
+    return found
+
+
+def test_the_import_is_light_and_touches_nothing() -> None:
+    # Processor time, not wall time, and up to three trials: other tests run beside this one.
+    for _ in range(3):
+        found = measured()
+        assert found["untouched"]
+        assert not found["cuda"]
+        if found["seconds"] <= 0.3:
+            return
+    raise AssertionError(f"importing the package takes {found['seconds']:.2f} s beyond torch's own import")
