@@ -1,0 +1,7 @@
+"""Settings of all tests."""
+
+from hypothesis import settings
+
+# Wall time says nothing on a shared machine; the number of examples bounds the work.
+settings.register_profile("study", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("study")
