@@ -29,7 +29,7 @@ def write(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise FewbitsError(
-            f"cannot write {path}: {error.strerror or error}. Nothing was changed. "
+            f"cannot write {path}: {error.strerror or error}. The file there, if any, is as it was. "
             "Free some space or make the folder writable, then run the same command again."
         ) from error
     finally:

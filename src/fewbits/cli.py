@@ -88,12 +88,13 @@ def book(profile: str, notebook: str | None, jobs: int) -> None:
 @main.command()
 @click.argument("notebooks", nargs=-1)
 def references(notebooks: tuple[str, ...]) -> None:
-    """Regenerate the committed pairs of NOTEBOOKS, or of all."""
+    """Regenerate the committed pairs of NOTEBOOKS, or of all, and the README's picture."""
     from fewbits.study.notebooks import find, sources
-    from fewbits.study.references import refresh
+    from fewbits.study.references import refresh, refresh_picture
 
     for source in [find(name) for name in notebooks] or sources():
         click.echo(f"{'changed' if refresh(source) else 'the same'}  {source.with_suffix('.ipynb')}")
+    click.echo(f"{'changed' if refresh_picture() else 'the same'}  README picture")
 
 
 @main.group()

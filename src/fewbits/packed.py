@@ -1,5 +1,6 @@
 """Packed models: integer codes on disk in safetensors, a card to read, and exact sizes."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -122,7 +123,8 @@ class PackedModel:
             "aliases": dict(self.aliases),
             "activations": dict(self.activations),
         }
-        data = to_safetensors(tensors, {"fewbits": json.dumps(header)})
+        text = json.dumps(header)
+        data = to_safetensors(tensors, {"fewbits": text, "sha256": _digest(text, tensors)})
         atomic.write(Path(folder) / FILE, data)
         atomic.write(Path(folder) / CARD, self._card(len(data)))
         return len(data)
@@ -137,14 +139,17 @@ class PackedModel:
         path = Path(folder) / FILE
         try:
             with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {})["fewbits"])
+                about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            header = json.loads(about["fewbits"])
             if header["format"] != FORMAT:
                 raise FewbitsError(f"{path} has format {header['format']!r}, this version reads {FORMAT!r}.")
+            if _digest(about["fewbits"], tensors) != about["sha256"]:
+                raise ValueError("its SHA-256 is not the one it was saved with")
             codes = {name: _restored(name, row, tensors) for name, row in header["weights"].items()}
         except FileNotFoundError:
             raise FewbitsError(f"there is no {path}; `pack(model).save(folder)` writes one.") from None
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise FewbitsError(f"{path} is no packed model or is damaged ({error}); pack and save it again.") from error
         floats = {name.removeprefix("float/"): t for name, t in tensors.items() if name.startswith("float/")}
         quantizers = {name: row["quantizer"] for name, row in header["weights"].items()}
@@ -156,9 +161,10 @@ class PackedModel:
         Activation quantizers are put back as well.
 
         Raises:
-            FewbitsError: If names or shapes differ (all differences are listed); the model is then left as it was.
+            FewbitsError: If names or shapes differ (all differences are listed), or an activation quantizer is none of
+                this package's; the model is then left as it was.
         """
-        from fewbits.quantize import quantize
+        from fewbits.quantize import quantize_outputs
         from fewbits.quantizers.notation import parse
 
         stored = dict(self.floats) | {name: codes.decode() for name, codes in self.codes.items()}
@@ -170,8 +176,9 @@ class PackedModel:
                 wrong.append(f"{name}, packed {tuple(stored[name].shape)}, model {tuple(own[name].shape)}")
         if wrong:
             raise FewbitsError(f"this model has another architecture than the packed one: {'; '.join(wrong)}.")
+        quantize_outputs(model, {name: parse(text) for name, text in self.activations.items()})
         model.load_state_dict(stored)
-        return quantize(model, {}, {name: parse(text) for name, text in self.activations.items()})
+        return model
 
     def _card(self, file_bytes: int) -> str:
         report = SizeReport.of(self)
@@ -190,6 +197,15 @@ class PackedModel:
             f"| tensor | shape | quantizer | bits a weight | bytes |\n|---|---|---|---|---|\n{rows}\n"
             + (f"\nQuantized while it runs:\n\n{outputs}\n" if outputs else "")
         )
+
+
+def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the header and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _described(codes: Codes, quantizer: str) -> dict[str, Any]:

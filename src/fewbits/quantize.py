@@ -5,20 +5,25 @@ value with a gradient, and fused kernels (``nn.LSTM``, cuDNN) run as before. It 
 """
 
 import copy
+import re
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes
 from fewbits.packed import PackedModel, SizeReport
 from fewbits.quantizers.granularity import PerGate
 from fewbits.quantizers.quantizer import Quantizer
+
+#: Where PyTorch keeps the float copy of a parametrized weight.
+PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original$")
 
 __all__ = ["PackedModel", "SizeReport", "pack", "quantize", "size_report"]
 
@@ -27,10 +32,13 @@ class QuantizedWeight(nn.Module):
     """The parametrization: a weight's quantized value, computed once for each value of the weight.
 
     PyTorch asks for a parametrized weight two or three times in one call of ``nn.LSTM``. The answer is kept until the
-    weight changes (its version counter), a gradient has passed through it, or the mode changes (training, grad). A
-    stochastic quantizer therefore draws once a step in training; in ``eval()`` it is deterministic. Writing through
-    ``weight.data`` is invisible to the version counter; use ``with torch.no_grad():`` as optimizers do.
+    weight changes (its version counter; the step of any optimizer, as fused ones do not count; a move to another type
+    or device), a gradient has passed through it, or the mode changes (training, grad, frozen). A stochastic quantizer
+    therefore draws once a step in training; in ``eval()`` it is deterministic. Writing through ``weight.data`` outside
+    an optimizer is invisible; use ``with torch.no_grad():``.
     """
+
+    steps_taken: ClassVar[int] = 0  #: steps of all optimizers so far
 
     def __init__(self, quantizer: Quantizer) -> None:
         super().__init__()
@@ -39,15 +47,20 @@ class QuantizedWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the quantized ``weight``, same shape and dtype."""
-        modes = (self.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
-        state = (weight._version, weight.data_ptr(), *modes)
+        if weight.is_inference():  # has no version counter, so nobody could tell when the kept value is stale
+            return self._computed(weight)
+        modes = (self.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), weight.requires_grad)
+        state = (weight._version, weight.data_ptr(), self.steps_taken, *modes)
         if self._kept is not None and self._kept[0]() is weight and self._kept[1] == state:
             return self._kept[2]
-        value = self.quantizer(weight, generator=_generator(weight) if self.training else None)
+        value = self._computed(weight)
         if value.requires_grad:
             value.register_hook(_forgetting(weakref.ref(self)))
         self._kept = (weakref.ref(weight), state, value)
         return value
+
+    def _computed(self, weight: Tensor) -> Tensor:
+        return self.quantizer(weight, generator=_generator(weight) if self.training else None)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Take an assigned weight as the new float copy."""
@@ -57,6 +70,11 @@ class QuantizedWeight(nn.Module):
         """Drop the kept value, so that the next call computes it again."""
         self._kept = None
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Forget before ``to()`` and the like, which change a weight's data behind its version counter."""
+        self.forget()
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the kept value out of copies: it belongs to one step of one model."""
         return {**self.__dict__, "_kept": None}
@@ -64,6 +82,13 @@ class QuantizedWeight(nn.Module):
     def extra_repr(self) -> str:
         """Show the quantizer when the model is printed."""
         return repr(self.quantizer)
+
+
+def _count_step(*_: Any) -> None:
+    QuantizedWeight.steps_taken += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 def _forgetting(owner: "weakref.ref[QuantizedWeight]") -> Any:
@@ -108,16 +133,17 @@ def quantize(
 
     Raises:
         FewbitsError: If a pattern matches nothing (the names there are, are listed), two patterns match one weight, a
-            weight is quantized already, or a granularity does not fit. The model is then left as it was.
+            weight or output is quantized already, or a granularity does not fit. The model is then left as it was.
 
     >>> model = nn.LSTM(4, 4)
     >>> from fewbits.quantizers import TWN, PerGate
     >>> quantize(model, {"weight_*": TWN(PerGate())}).weight_hh_l0.unique().numel() <= 12     # 3 values a gate
     True
     """
-    chosen = _choose({name: None for name, _ in model.named_parameters(remove_duplicate=False)}, weights, "parameter")
-    outputs = _choose(dict(model.named_modules()), activations or {}, "module")
     sites = _sites(model)
+    chosen = _choose(sites, weights, "parameter")
+    outputs = _choose(dict(model.named_modules()), activations or {}, "module")
+    _check_outputs(model, outputs)
     plan: dict[int, Quantizer] = {}
     for name, quantizer in chosen.items():
         owner, attribute = sites[name]
@@ -130,9 +156,28 @@ def quantize(
             parametrize.register_parametrization(owner, attribute, made[key])
             if isinstance(owner, nn.RNNBase):
                 type(owner).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined]  # a class made for this module
+    return quantize_outputs(model, outputs)
+
+
+def quantize_outputs(model: nn.Module, outputs: Mapping[str, Quantizer]) -> nn.Module:
+    """Quantize the outputs of the modules of these full names, in place, and return ``model``.
+
+    Raises:
+        FewbitsError: If a module is not there or its output is quantized already; the model is then left as it was.
+    """
+    _check_outputs(model, outputs)
     for name, quantizer in outputs.items():
         model.get_submodule(name).register_forward_hook(QuantizedOutput(quantizer))
     return model
+
+
+def _check_outputs(model: nn.Module, names: Iterable[str]) -> None:
+    modules, quantized = dict(model.named_modules()), _activations(model)
+    for name in names:
+        if name not in modules:
+            raise FewbitsError(f"there is no module {name!r}; there are: {', '.join(filter(None, modules)) or 'none'}.")
+        if name in quantized:
+            raise FewbitsError(f"the output of {name or 'the model'} is quantized already; start from a float model.")
 
 
 def _choose(names: Mapping[str, object], wanted: Mapping[str, Quantizer], what: str) -> dict[str, Quantizer]:
@@ -149,9 +194,12 @@ def _choose(names: Mapping[str, object], wanted: Mapping[str, Quantizer], what: 
 
 
 def _sites(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """Where each parameter is used: full name to module and attribute; shared parameters have several."""
+    """Where each parameter is used: full name to module and attribute; shared parameters have several.
+
+    A quantized weight keeps the name that it had, so that patterns and messages speak of it as people do.
+    """
     return {
-        f"{prefix}.{attribute}" if prefix else attribute: (module, attribute)
+        PARAMETRIZED.sub(r"\1", f"{prefix}.{attribute}" if prefix else attribute): (module, attribute)
         for prefix, module in model.named_modules(remove_duplicate=False)
         for attribute, parameter in module._parameters.items()
         if parameter is not None
@@ -213,10 +261,13 @@ def pack(model: nn.Module) -> PackedModel:
     if not codes:
         raise FewbitsError("nothing in this model is quantized; call quantize(model, weights={…}) first.")
     floats: dict[str, Tensor] = {}
+    quantized = set(names)
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if "parametrizations." not in name and (first := names.setdefault(id(tensor), name)) != name:
+        if id(tensor) in quantized:
+            continue
+        if (first := names.setdefault(id(tensor), name)) != name:
             aliases[name] = first
-        elif "parametrizations." not in name:
+        else:
             floats[name] = tensor.detach().clone()
     return PackedModel(codes, floats, aliases, quantizers, _activations(model))
 

@@ -1,11 +1,26 @@
 """Perplexity over every token of a text."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fewbits.errors import FewbitsError
 from fewbits.models.language_model import LanguageModel
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` into ``eval()`` for a while; then give every module its own mode back, also after an error."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def mean_nll(model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20, length: int = 70) -> float:
@@ -15,6 +30,9 @@ def mean_nll(model: LanguageModel, tokens: Tensor, *, first: int, streams: int =
     part starts from a zero state and the token before it, the first from ``first`` (``<eos>``). So ``streams`` − 1
     tokens see one word of context instead of many. The model is put into ``eval()`` and back.
 
+    Raises:
+        FewbitsError: If there are no tokens.
+
     Args:
         model: the language model; dropout is off and quantizers are deterministic here.
         tokens: (N,) token numbers.
@@ -22,21 +40,21 @@ def mean_nll(model: LanguageModel, tokens: Tensor, *, first: int, streams: int =
         streams: parts read side by side.
         length: tokens a call; changes speed and memory, not the result.
     """
+    if not len(tokens):
+        raise FewbitsError("the text has no tokens, so it has no perplexity; give at least one.")
     device = next(model.parameters()).device
     streams = max(1, min(streams, len(tokens)))
     steps = -(-len(tokens) // streams)
     padding = steps * streams - len(tokens)
     inputs = torch.cat([tokens.new_tensor([first]), tokens[:-1], tokens.new_zeros(padding)]).view(streams, steps).t()
     targets = torch.cat([tokens, tokens.new_full((padding,), -1)]).view(streams, steps).t()
-    total, state, was_training = 0.0, None, model.training
-    model.eval()
-    with torch.no_grad():
+    total, state = 0.0, None
+    with evaluating(model), torch.no_grad():
         for start in range(0, steps, length):
             words, goal = (part[start : start + length].to(device, torch.long) for part in (inputs, targets))
             hidden, state = model(words, state)
             nll = model.classifier.nll(hidden, goal.clamp_min(0))
             total += nll[goal >= 0].double().sum().item()
-    model.train(was_training)
     return total / len(tokens)
 
 

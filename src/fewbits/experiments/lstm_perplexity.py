@@ -157,8 +157,9 @@ def _histograms(model: LanguageModel) -> dict[str, list[float]]:
 #: What differs from the document's scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "vocabulary_size": 500, "train_tokens": 20_000, "evaluation_tokens": 2_000,
-        "embedding_size": 32, "hidden_size": 32, "training": Training(epochs=1, learning_rate=5.0),
+        "corpus": "news", "vocabulary_size": 500, "train_tokens": 60_000, "evaluation_tokens": 5_000,
+        "embedding_size": 48, "hidden_size": 48, "layers": 1, "dropout": 0.0, "batch_size": 10, "length": 20,
+        "training": Training(learning_rate=10.0, epochs=2),
     },
     Profile.LAPTOP: {
         "corpus": "news", "vocabulary_size": 5_000, "train_tokens": 300_000, "evaluation_tokens": 50_000,
@@ -186,11 +187,15 @@ def runs(
         epochs: largest number of epochs.
 
     Raises:
-        FewbitsError: If an arm is unknown.
+        FewbitsError: If an arm is unknown, ``arms`` is empty, or a number is below 1.
     """
     unknown = set(arms or ()) - ARMS.keys()
-    if unknown:
-        raise FewbitsError(f"unknown arms {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}.")
+    if unknown or arms == []:
+        wrong = f"unknown arms {', '.join(sorted(unknown))}" if unknown else "arms is empty"
+        raise FewbitsError(f"{wrong}; there are {', '.join(ARMS)}.")
+    for what, number in {"seeds": seeds, "epochs": epochs}.items():
+        if number is not None and number < 1:
+            raise FewbitsError(f"{what} is {number}; give 1 or more, or None for what the profile says.")
     scale = dict(_SCALES[profile])
     if corpus is not None:
         scale["corpus"] = corpus

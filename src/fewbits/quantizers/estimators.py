@@ -19,13 +19,12 @@ class _Passed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, quantized: Tensor, mask: Tensor | None) -> Tensor:
-        ctx.save_for_backward(mask)
+        ctx.mask = mask  # not saved for backward: a value may be used by several graphs, each with its own backward
         return quantized.view_as(quantized)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (mask,) = ctx.saved_tensors
-        return gradients[0] if mask is None else gradients[0] * mask, None, None
+        return gradients[0] if ctx.mask is None else gradients[0] * ctx.mask, None, None
 
 
 @dataclass(frozen=True)

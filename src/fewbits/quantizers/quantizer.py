@@ -34,17 +34,20 @@ class Quantizer(ABC):
 
         Raises:
             FewbitsError: If ``weight`` is not floating point or holds NaN or infinity, if the granularity does not fit
-                its shape, or if ``importance`` is given to a quantizer that minimises nothing.
+                its shape, if a scale overflows, or if ``importance`` is given to a quantizer that minimises nothing.
         """
         if not weight.is_floating_point():
             raise FewbitsError(f"a quantizer takes floats, not {weight.dtype}; give `tensor.float()`.")
         if importance is not None:
             raise FewbitsError(f"{type(self).__name__} minimises no error, so it cannot use an importance.")
-        values = weight.detach()
+        values = weight.detach().contiguous()  # one order of summation, whatever the strides
         if values.numel() and not all(torch.isfinite(end) for end in values.aminmax()):  # NaN passes through aminmax
             raise FewbitsError("the tensor holds NaN or infinity, which has no code. Did training diverge?")
         rows = values.reshape(self.granularity.groups(values.shape), -1) if values.numel() else values.reshape(1, 0)
-        return self._encode(rows, values.shape, generator)
+        codes = self._encode(rows, values.shape, generator)
+        if not all(torch.isfinite(table).all() for table in codes.tables.values()):
+            raise FewbitsError(f"a scale of {type(self).__name__} overflows {weight.dtype}: the weights are too large.")
+        return codes
 
     @abstractmethod
     def _encode(self, rows: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Codes:

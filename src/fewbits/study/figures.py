@@ -1,11 +1,16 @@
 """How figures look, and what stands beside them."""
 
+import io
+import math
 from collections.abc import Iterable
 from html import escape
 
 import matplotlib as mpl
 import seaborn as sns
 from IPython.display import HTML
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from fewbits.study.records import Record
 
@@ -30,9 +35,36 @@ def provenance(found: Iterable[Record]) -> HTML:
     def each(values: Iterable[object]) -> str:
         return escape(", ".join(sorted({str(value) for value in values})))
 
-    keys = ", ".join(f"<code>{record.key[:8]}</code>" for record in rows)
+    keys = ", ".join(f"<code>{escape(record.key[:8])}</code>" for record in rows)
     return HTML(
         f'<p class="provenance">Data: {each(r.result.config.get("corpus") for r in rows)} · '
         f"profile: {each(r.profile for r in rows)} · seeds: {each(r.result.config.get('seed') for r in rows)} · "
         f"machine: {each(r.provenance.device for r in rows)} · records: {keys}</p>"
     )
+
+
+def curves(axis: Axes, found: Iterable[Record], title: str) -> None:
+    """Draw validation perplexity by epoch, one line a record, one colour an arm, or say that there is no record yet."""
+    named: dict[str, Artist] = {}
+    for record in found:
+        arm, history = record.result.config["arm"], record.result.history
+        perplexities = [math.exp(row["valid_loss"]) for row in history]
+        named[arm] = axis.plot([row["epoch"] for row in history], perplexities, marker="o", color=COLOURS[arm])[0]
+    axis.set(title=title, xlabel="epoch", ylabel="validation perplexity", yscale="log")
+    if named:
+        axis.legend(named.values(), named.keys())
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+    else:
+        axis.text(0.5, 0.5, "no record yet", transform=axis.transAxes, ha="center")
+
+
+def picture(found: Iterable[Record]) -> str:
+    """Return the README's picture as SVG: the curves of the full records; the same records give the same bytes."""
+    with mpl.rc_context({"svg.hashsalt": "fewbits"}):
+        style()
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        curves(figure.subplots(), found, "LSTM language model, 2×200 units, Penn Treebank")
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="white")
+    return file.getvalue()

@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fewbits import atomic
+from fewbits import atomic, project
 from fewbits.errors import FewbitsError
 from fewbits.study.notebooks import QUIET_KERNEL, read
+from fewbits.study.records import full_records
 
 
 def reference(source: Path) -> str:
@@ -51,10 +52,21 @@ def reference(source: Path) -> str:
 
 def refresh(source: Path) -> bool:
     """Write the pair beside ``source`` and return whether it changed."""
-    content, pair = reference(source), source.with_suffix(".ipynb")
-    if pair.is_file() and pair.read_text(encoding="utf-8") == content:
+    return _replace(source.with_suffix(".ipynb"), reference(source))
+
+
+def refresh_picture() -> bool:
+    """Draw the README's picture from the full records and return whether it changed."""
+    from fewbits.study.figures import picture
+
+    found = [record for record in full_records("lstm_perplexity") if record.result.config["seed"] == 0]
+    return _replace(project.root() / "book" / "static" / "lstm_perplexity.svg", picture(found))
+
+
+def _replace(path: Path, content: str) -> bool:
+    if path.is_file() and path.read_text(encoding="utf-8") == content:
         return False
-    atomic.write(pair, content)
+    atomic.write(path, content)
     return True
 
 

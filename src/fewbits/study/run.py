@@ -114,7 +114,7 @@ def run(
     path = _path(configuration, profile, key)
     if path is not None and path.exists():
         return records.load(path)
-    checkpoint = None if profile is Profile.SMOKE else project.cache() / "checkpoints" / f"{key}.pt"
+    checkpoint = _checkpoint(profile, key)
     start = time.monotonic()
     with torch.random.fork_rng(), _quiet():
         computed = configuration.compute(Context(device, checkpoint, deadline, checkpoint_every, progress))
@@ -181,6 +181,17 @@ def _path(configuration: Configuration, profile: Profile, key: str) -> Path | No
             return None
 
 
+def _checkpoint(profile: Profile, key: str) -> Path | None:
+    folder = project.cache() / "checkpoints"
+    match profile:
+        case Profile.FULL:
+            return folder / f"{key}.pt"
+        case Profile.LAPTOP:  # other source might train otherwise: what it left must not go into this source's record
+            return folder / f"{key}-{source_digest()[:16]}.pt"
+        case Profile.SMOKE:
+            return None
+
+
 @cache
 def source_digest() -> str:
     """Return the hash of the package's own source files."""
@@ -217,7 +228,7 @@ def _provenance(device: str, seconds: float, data: dict[str, str]) -> Provenance
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Provenance(
         commit=_commit(),
-        device=torch.cuda.get_device_name() if cuda else f"{_processor()}, {torch.get_num_threads()} threads",
+        device=torch.cuda.get_device_name() if cuda else f"{processor()}, {torch.get_num_threads()} threads",
         wall_seconds=round(seconds, 1),
         peak_memory_bytes=peak,
         versions={"python": platform.python_version(), **names},
@@ -234,7 +245,8 @@ def _commit() -> str:
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + changes
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of this machine's processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -2,7 +2,9 @@
 
 import io
 import math
+import pickle
 import time
+import zipfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +17,12 @@ from fewbits.errors import FewbitsError
 from fewbits.training.settings import Training
 
 History = list[dict[str, float | int]]
+
+#: what reading and taking in a file raises that was cut, changed, or made by another training
+_NO_CHECKPOINT = (
+    OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError,
+    zipfile.BadZipFile, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 class OutOfTime(FewbitsError):
@@ -78,7 +86,9 @@ class Trainer:
         """Train, leave the weights of the best validation loss in the model, return one row an epoch.
 
         Raises:
-            FewbitsError: If a loss is not finite; the last checkpoint is kept.
+            FewbitsError: If a loss is not finite (the last checkpoint is kept), the checkpoint is damaged or that of
+                another training, or it cannot be written.
+            OutOfTime: If the deadline passed.
         """
         if self.checkpoint is not None and self.checkpoint.exists():
             self._resume(self.checkpoint)
@@ -112,8 +122,7 @@ class Trainer:
         if not math.isfinite(self.at["loss"]):
             raise FewbitsError(
                 f"the training loss is {loss.item()} in epoch {self.at['epoch'] + 1}, step {step + 1}: it diverged. "
-                f"Lower the learning rate (now {self.optimizer.param_groups[0]['lr']:g}) or the gradient clip "
-                f"({self.training.clip:g})."
+                + self._remedy()
             )
         self.at["step"] = step + 1
         late = time.monotonic() > self.deadline
@@ -125,7 +134,10 @@ class Trainer:
     def _validate(self) -> None:
         valid, group = self.task.validate(), self.optimizer.param_groups[0]
         if not math.isfinite(valid):
-            raise FewbitsError(f"the validation loss is {valid} after epoch {self.at['epoch'] + 1}: training diverged.")
+            raise FewbitsError(
+                f"the validation loss is {valid} after epoch {self.at['epoch'] + 1}, step {self.task.steps}: "
+                f"training diverged. {self._remedy()}"
+            )
         train = self.at["loss"] / self.task.steps
         row = {"epoch": self.at["epoch"] + 1, "learning_rate": group["lr"], "train_loss": train, "valid_loss": valid}
         self.at["history"].append(row)
@@ -136,6 +148,10 @@ class Trainer:
             self.at["stale"] += 1
             group["lr"] /= self.training.decay
         self.at |= {"epoch": self.at["epoch"] + 1, "step": 0, "loss": 0.0}
+
+    def _remedy(self) -> str:
+        rate, clip = self.optimizer.param_groups[0]["lr"], self.training.clip
+        return f"Lower the learning rate (now {rate:g}) or the gradient clip ({clip:g})."
 
     def _save(self) -> None:
         if self.checkpoint is None:
@@ -149,18 +165,28 @@ class Trainer:
 
     def _resume(self, path: Path) -> None:
         try:
-            saved = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            self.model.load_state_dict(saved["model"])
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+            self._restore(_load(path, self.fabric.device))
+        except _NO_CHECKPOINT as error:
             raise FewbitsError(
                 f"{path} is no checkpoint of this training ({error}). Delete it to start anew."
             ) from error
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best, self.at = saved["best"], saved["at"]
         self.task.restore(saved["task"])
         torch.set_rng_state(saved["random"]["cpu"].cpu())
         if torch.cuda.is_available() and len(saved["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"]["cuda"]])
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
+        if damaged := archive.testzip():
+            raise ValueError(f"its part {damaged} is damaged")
+    saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return saved
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,177 @@
+"""Which weights and outputs of a model are quantized: patterns, shared weights, granularities, module outputs."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewbits.errors import FewbitsError
+from fewbits.quantize import pack, quantize
+from fewbits.quantizers import TWN, Binary, PerGate, PerGroup, PerRow, Rounding, Uniform
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def inputs() -> Tensor:
+    return torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(1))
+
+
+# --- which weights ---------------------------------------------------------------------------------------------------
+
+
+def network() -> nn.Module:
+    body = nn.ModuleDict({"rnn": nn.LSTM(4, 4), "embedding": nn.Embedding(5, 4)})
+    return nn.ModuleDict({"body": body, "output": nn.Linear(4, 5)})
+
+
+MATRICES = {"body.rnn.weight_ih_l0", "body.rnn.weight_hh_l0", "body.embedding.weight", "output.weight"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("body.rnn.weight_hh_l0", {"body.rnn.weight_hh_l0"}),
+        ("rnn.weight_*", {"body.rnn.weight_ih_l0", "body.rnn.weight_hh_l0"}),
+        ("weight_?h_l0", {"body.rnn.weight_ih_l0", "body.rnn.weight_hh_l0"}),
+        ("weight_[i]h_l0", {"body.rnn.weight_ih_l0"}),
+        ("weight", {"body.embedding.weight", "output.weight"}),
+        ("*weight*", MATRICES),
+    ],
+)
+def test_patterns_are_shell_wildcards_and_may_leave_out_leading_modules(pattern, names):
+    assert set(pack(quantize(network(), {pattern: Binary()})).codes) == names
+
+
+def test_a_gru_takes_three_gates():
+    model = quantize(nn.GRU(4, 4), {"weight_*": TWN(PerGate(3))})
+    assert model.weight_hh_l0.reshape(3, -1).abs().amax(dim=1).unique().numel() == 3
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "words"),
+    [
+        ({"rnn.bias": Binary()}, {}, ["'rnn.bias'", "body.rnn.weight_ih_l0", "output.bias"]),
+        ({"eight": Binary()}, {}, ["'eight'"]),
+        ({"rnn.weight_*": Binary(), "weight_hh_l0": TWN()}, {}, ["two patterns", "body.rnn.weight_hh_l0"]),
+        ({"output.weight": Binary(), "rnn.weight_*": TWN(PerGroup(3))}, {}, ["body.rnn.weight_ih_l0", "PerGroup(3)"]),
+        ({"output.weight": Binary(), "body.embedding.weight": TWN(PerGate())}, {}, ["embedding", "PerGate(4)"]),
+        ({"output.weight": Binary()}, {"decoder": Uniform(8)}, ["'decoder'", "module", "body.rnn"]),
+    ],
+)
+def test_a_wrong_pattern_is_explained_and_the_model_left_as_it_was(weights, activations, words):
+    model = network()
+    before, kinds = list(model.state_dict()), [type(m) for m in model.modules()]
+    with pytest.raises(FewbitsError) as caught:
+        quantize(model, weights, activations)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert (list(model.state_dict()), [type(m) for m in model.modules()]) == (before, kinds)
+
+
+@pytest.mark.parametrize("rows", [4, 12])
+def test_four_gates_do_not_fit_a_gru_even_where_they_divide_it(rows):
+    model = nn.GRU(4, rows)
+    with pytest.raises(FewbitsError, match=r"3 gates: use PerGate\(3\)"):
+        quantize(model, {"weight_*": TWN(PerGate(4))})
+    assert type(model) is nn.GRU
+
+
+def test_weights_that_diverged_are_refused():
+    model = network()
+    with torch.no_grad():
+        model["output"].weight[0, 0] = torch.nan
+    with pytest.raises(FewbitsError, match=r"output\.weight: .*NaN"):
+        quantize(model, {"*weight*": Binary()})
+    assert set(dict(model.named_parameters())) >= MATRICES
+
+
+@pytest.mark.parametrize("pattern", ["weight", "output.weight", "*"])
+def test_a_weight_is_quantized_once_only(pattern):
+    model = quantize(network(), {"output.weight": Binary()})
+    with pytest.raises(FewbitsError, match=r"output\.weight is quantized already"):
+        quantize(model, {pattern: TWN()})
+    quantize(model, {"rnn.weight_*": TWN()})
+    assert len(pack(model).codes) == 3
+
+
+class Tied(nn.Module):
+    """An embedding whose matrix is the output matrix too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.output = nn.Embedding(4, 6), nn.Linear(6, 4)
+        self.output.weight = self.embedding.weight
+
+
+def test_a_shared_weight_takes_one_quantizer():
+    with pytest.raises(FewbitsError, match="shared with a weight that is to have another quantizer"):
+        quantize(Tied(), {"embedding.weight": Binary(), "output.weight": TWN()})
+    model = quantize(Tied(), {"embedding.weight": TWN(), "output.weight": TWN()})
+    assert model.embedding.weight is model.output.weight
+    other = quantize(Tied(), {"output.weight": TWN()})
+    assert torch.equal(other.embedding.weight, other.output.weight)
+    assert other.embedding.weight.unique().numel() == 3
+
+
+def test_a_convolution_has_one_scale_a_filter():
+    model = quantize(nn.Conv2d(3, 8, 3), {"weight": Uniform(8, PerRow())})
+    weight, images = model.parametrizations.weight.original.detach(), torch.randn(2, 3, 6, 6)
+    scale = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    expected = F.conv2d(images, (weight / scale).round() * scale, model.bias)
+    torch.testing.assert_close(model(images), expected)
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def snapped(tensor: Tensor) -> Tensor:
+    """3-bit symmetric uniform values: seven of them."""
+    scale = tensor.detach().abs().max() / 3
+    return (tensor.detach() / scale).round() * scale
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_output_of_a_module_is_quantized_and_its_gradient_passes(training):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    twin = copy.deepcopy(model)
+    quantize(model, {}, {"1": Uniform(3)}).train(training)
+    x, z = (inputs().requires_grad_() for _ in range(2))
+    hidden = twin[1](twin[0](z))
+    expected = twin[2](hidden + (snapped(hidden) - hidden).detach())
+    torch.testing.assert_close(model(x), expected)
+    model(x).square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(x.grad, z.grad)
+    for own, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
+
+
+def test_the_first_tensor_of_a_tuple_is_quantized():
+    model = nn.ModuleDict({"rnn": nn.LSTM(4, 4)})
+    expected, (hidden, cell) = model["rnn"](inputs())
+    quantize(model, {}, {"rnn": Uniform(3)})
+    output, state = model["rnn"](inputs())
+    torch.testing.assert_close(output, snapped(expected))
+    assert torch.equal(state[0], hidden)
+    assert torch.equal(state[1], cell)
+
+
+def test_a_stochastic_output_is_deterministic_in_evaluation():
+    rule = Binary(rounding=Rounding.STOCHASTIC)
+    model = quantize(nn.Sequential(nn.Linear(4, 40), nn.Tanh()), {}, {"1": rule})
+    assert not torch.equal(model(inputs()), model(inputs()))
+    model.eval()
+    assert torch.equal(model(inputs()), torch.where(model[0](inputs()) >= 0, 1.0, -1.0))
+
+
+def test_an_output_is_quantized_once_only():
+    model = quantize(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), {}, {"1": Uniform(3)})
+    with pytest.raises(FewbitsError, match="output of 1 is quantized already"):
+        quantize(model, {"0.weight": Binary()}, {"1": Uniform(8)})
+    assert type(model[0]) is nn.Linear
+    copied = copy.deepcopy(model)
+    assert torch.equal(copied(inputs()), model(inputs()))
