@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewbits.classifiers import Softmax
 from fewbits.errors import FewbitsError
-from fewbits.evaluation.perplexity import mean_nll, perplexity, unigram_perplexity
+from fewbits.evaluation.perplexity import exponential, mean_nll, perplexity, unigram_perplexity
 from fewbits.models import Cell, LanguageModel, RecurrentBody
 from fewbits.quantize import quantize
 from fewbits.quantizers import Binary, Rounding
@@ -108,3 +108,8 @@ def test_unigram_perplexity_is_that_of_counted_words():
     chances = [(counts[word] + 1) / (len(train) + VOCABULARY) for word in TEXT.tolist()]
     expected = math.prod(chances) ** (-1 / len(TEXT))
     assert unigram_perplexity(train, TEXT, VOCABULARY) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_diverged_model_has_infinite_perplexity():
+    assert exponential(math.log(120.45)) == pytest.approx(120.45)
+    assert exponential(800.0) == math.inf

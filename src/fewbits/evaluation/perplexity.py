@@ -1,6 +1,7 @@
 """Perplexity over every token of a text."""
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,8 +60,13 @@ def mean_nll(model: LanguageModel, tokens: Tensor, *, first: int, streams: int =
 
 
 def perplexity(model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20) -> float:
-    """Return exp of :func:`mean_nll`: the word-level perplexity of ``tokens``."""
-    return math.exp(mean_nll(model, tokens, first=first, streams=streams))
+    """Return exp of :func:`mean_nll`: the word-level perplexity of ``tokens``; infinity if float64 cannot hold it."""
+    return exponential(mean_nll(model, tokens, first=first, streams=streams))
+
+
+def exponential(nll: float) -> float:
+    """Return exp(nll), infinity above about 709 nats, which a diverged model reaches."""
+    return math.exp(nll) if nll < math.log(sys.float_info.max) else math.inf
 
 
 def unigram_perplexity(train: Tensor, tokens: Tensor, vocabulary_size: int) -> float:

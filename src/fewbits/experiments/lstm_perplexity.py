@@ -1,7 +1,6 @@
 """Perplexity of an LSTM language model with binary, ternary and float recurrent weights (claims S2, S6, S7)."""
 
 import dataclasses
-import math
 import tempfile
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from pydantic import Field, field_validator
 from fewbits.classifiers import Softmax
 from fewbits.data import Corpus, data_hashes, load_corpus
 from fewbits.errors import FewbitsError
-from fewbits.evaluation.perplexity import perplexity, unigram_perplexity
+from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
 from fewbits.models import Cell, LanguageModel, RecurrentBody
 from fewbits.quantize import pack, quantize, quantized_weights, size_report
 from fewbits.quantizers import parse
@@ -89,7 +88,7 @@ class LstmPerplexity(Configuration):
         eos = corpus.vocabulary.eos
         metrics: dict[str, Any] = {
             "test_perplexity": perplexity(model, corpus.test, first=eos),
-            "valid_perplexity": math.exp(min(row["valid_loss"] for row in history)),
+            "valid_perplexity": exponential(min(row["valid_loss"] for row in history)),
             "unigram_test_perplexity": unigram_perplexity(corpus.train, corpus.test, len(corpus.vocabulary)),
             "epochs": len(history),
             "vocabulary_size": len(corpus.vocabulary),

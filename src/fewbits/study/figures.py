@@ -1,7 +1,6 @@
 """How figures look, and what stands beside them."""
 
 import io
-import math
 from collections.abc import Iterable
 from html import escape
 
@@ -12,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fewbits.evaluation.perplexity import exponential
 from fewbits.study.records import Record
 
 #: One colour a method, the same in every chapter; Okabe and Ito's palette, safe for colour-blind readers.
@@ -48,7 +48,7 @@ def curves(axis: Axes, found: Iterable[Record], title: str) -> None:
     named: dict[str, Artist] = {}
     for record in found:
         arm, history = record.result.config["arm"], record.result.history
-        perplexities = [math.exp(row["valid_loss"]) for row in history]
+        perplexities = [exponential(row["valid_loss"]) for row in history]
         named[arm] = axis.plot([row["epoch"] for row in history], perplexities, marker="o", color=COLOURS[arm])[0]
     axis.set(title=title, xlabel="epoch", ylabel="validation perplexity", yscale="log")
     if named:

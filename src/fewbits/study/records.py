@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Metric = float | int | str | bool | None  # None: diverged, or not measured
+
+
 class Result(BaseModel):
     """The reproducible part of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     config: dict[str, Any]  #: the validated configuration, defaults included
-    metrics: dict[str, float | int | str | bool | None]  #: the numbers that tables and the ledger read
+    metrics: dict[str, Metric]  #: the numbers that tables and the ledger read
     history: list[dict[str, float | int]]  #: one row an evaluation
     arrays: dict[str, list[float]] = {}  #: what figures draw, for example the histogram of a weight
     weights_sha256: str | None  #: of the trained weights, by name, in order

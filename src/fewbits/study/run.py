@@ -33,7 +33,7 @@ from fewbits import project
 from fewbits.errors import FewbitsError
 from fewbits.study import records
 from fewbits.study.profiles import Profile
-from fewbits.study.records import Provenance, Record, Result
+from fewbits.study.records import Metric, Provenance, Record, Result
 
 EXPERIMENTS = ("lstm_perplexity",)  #: modules of fewbits.experiments, each with ``runs(profile)``
 
@@ -53,7 +53,7 @@ class Context:
 class Computed:
     """What a computation gives back."""
 
-    metrics: dict[str, float | int | str | bool | None]
+    metrics: dict[str, Metric]
     history: list[dict[str, float | int]]
     arrays: dict[str, list[float]]
     weights: Mapping[str, Tensor]
@@ -126,7 +126,7 @@ def run(
         key=key,
         result=Result(
             config=configuration.model_dump(mode="json"),
-            metrics=computed.metrics,
+            metrics={name: _finite(value) for name, value in computed.metrics.items()},
             history=computed.history,
             arrays=computed.arrays,
             weights_sha256=weights_hash(computed.weights),
@@ -179,6 +179,11 @@ def _path(configuration: Configuration, profile: Profile, key: str) -> Path | No
             return records.cached_folder() / configuration.experiment / name
         case Profile.SMOKE:
             return None
+
+
+def _finite(value: Metric) -> Metric:
+    """JSON has no infinity: a diverged metric is None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _checkpoint(profile: Profile, key: str) -> Path | None:
