@@ -1,7 +1,6 @@
 """Executing the notebooks and building the book: one Snakemake target, run by one process at a time."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,12 +40,10 @@ def build(profile: Profile, notebook: str | None = None, jobs: int = 1) -> Book:
     # The lock below ends with its processes; Snakemake's own stays after a kill and has to be removed by hand.
     command += ["--quiet", "all", "--nolock", "--rerun-incomplete", "--keep-going"]
     command += ["book", "--config", *settings]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     with (_folder(root) / "book.lock").open("w") as lock:
         _claim(lock, root)
         # the children hold the lock too, so that a killed parent does not let a second build in beside them
-        done = subprocess.run(command, cwd=root, env=environment, pass_fds=[lock.fileno()], check=False)
+        done = subprocess.run(command, cwd=root, pass_fds=[lock.fileno()], check=False)
     if done.returncode:
         raise FewbitsError(
             "the book was not built; the reason is above. A notebook that failed can be read in _build/runs. "
