@@ -351,8 +351,7 @@ def test_a_run_out_of_time_keeps_what_was_made(monkeypatch: pytest.MonkeyPatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Toy, "compute", compute)
-        with pytest.raises(OutOfTime):
-            run_full("cpu", budget_minutes=1)
+        assert [record.name for record in run_full("cpu", budget_minutes=1)] == ["toy-seed0"]
     assert [load(path).name for path in records_in(folders)] == ["toy-seed0"]
     assert len([*(folders / "cache" / "checkpoints").iterdir()]) == 1
     assert [record.name for record in run_full("cpu")] == ["toy-seed1", "toy-seed2"]

@@ -1,7 +1,6 @@
 """Quantizers as text and back: what a notebook parameter, a record and a model card hold."""
 
 import ast
-from enum import Enum
 from typing import Any
 
 from fewbits.errors import FewbitsError
@@ -44,7 +43,7 @@ def _value(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id=word), args=args, keywords=keywords):
             return WORDS[word](*map(_value, args), **{str(k.arg): _value(k.value) for k in keywords})
-        case ast.Attribute(value=ast.Name(id=word), attr=member) if issubclass(WORDS[word], Enum):
+        case ast.Attribute(value=ast.Name(id=word), attr=member):  # of an enum; anything else has no members
             return WORDS[word][member]
         case _:
             return ast.literal_eval(node)

@@ -34,6 +34,7 @@ from fewbits.errors import FewbitsError
 from fewbits.study import records
 from fewbits.study.profiles import Profile
 from fewbits.study.records import Metric, Provenance, Record, Result
+from fewbits.training.loop import OutOfTime
 
 EXPERIMENTS = ("lstm_perplexity",)  #: modules of fewbits.experiments, each with ``runs(profile)``
 
@@ -166,7 +167,10 @@ def run_full(device: str = "auto", budget_minutes: float | None = None, only: st
     for configuration in runs:
         path = _path(configuration, Profile.FULL, configuration.key(device))
         if path is not None and not path.exists():
-            made.append(run(configuration, Profile.FULL, device=device, deadline=deadline))
+            try:
+                made.append(run(configuration, Profile.FULL, device=device, deadline=deadline))
+            except OutOfTime:
+                break
     return made
 
 
