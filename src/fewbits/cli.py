@@ -144,7 +144,7 @@ def full(device: str, budget: float | None, only: str | None) -> None:
     made = run_full(device, budget, only)
     click.echo(f"{len(made)} new records; `fewbits results` shows all")
     if budget:
-        click.echo("What the time did not suffice for goes on from its checkpoint when you give the same command again.")
+        click.echo("What is unfinished goes on from its checkpoint when you give the same command again.")
 
 
 @main.command()
