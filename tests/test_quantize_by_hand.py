@@ -78,6 +78,9 @@ def test_recurrent_steps_written_out_give_the_same_outputs_and_gradients(make, b
         torch.testing.assert_close(found_gradients[name], leaf.grad, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 LSTM kernel"
+)
 @BY_HAND
 def test_bfloat16_autocast_is_close(make, by_hand):
     model = quantize(make(), {"weight_*": Ternary(0.2)})

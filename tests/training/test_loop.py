@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import FewbitsError
 from fewbits.training.loop import History, OutOfTime, Trainer
-from fewbits.training.settings import Training
+from fewbits.training.settings import Precision, Training
 
 
 class Scripted:
@@ -363,3 +363,10 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(FewbitsError, match=r"cannot write .*checkpoints"):
         trained(Regression(), checkpoint=tmp_path / "checkpoints" / "it.pt")
+
+
+def test_a_processor_without_bfloat16_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(FewbitsError, match="no bfloat16 kernels"):
+        trainer(Regression(), Training(precision=Precision.BFLOAT16))
+    trainer(Regression(), Training(precision=Precision.FLOAT32, epochs=1)).fit()

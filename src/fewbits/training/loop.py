@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fewbits import atomic
 from fewbits.errors import FewbitsError
-from fewbits.training.settings import Training
+from fewbits.training.settings import Precision, Training
 
 History = list[dict[str, float | int]]
 
@@ -71,10 +71,15 @@ class Trainer:
         deadline: float = math.inf,
         progress: bool = True,
     ) -> None:
-        """Prepare: ``device`` is auto, cpu or cuda, ``every`` counts steps, ``deadline`` is a monotonic time."""
+        """Prepare: ``device`` is auto, cpu or cuda, ``every`` counts steps, ``deadline`` is a monotonic time.
+
+        Raises:
+            FewbitsError: If the processor cannot compute in the precision asked for.
+        """
         from lightning_fabric import Fabric
 
         self.fabric = Fabric(accelerator=device, devices=1, precision=training.precision.value)
+        _check_arithmetic(self.fabric.device, training.precision)
         self.task, self.training, self.checkpoint, self.every = task, training, checkpoint, every
         self.deadline, self.progress = deadline, progress
         self.model = self.fabric.to_device(task.model)
@@ -179,6 +184,16 @@ class Trainer:
         torch.set_rng_state(saved["random"]["cpu"].cpu())
         if torch.cuda.is_available() and len(saved["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"]["cuda"]])
+
+
+def _check_arithmetic(device: torch.device, precision: Precision) -> None:
+    """Refuse bfloat16 where the processor's LSTM kernel has none; torch itself fails there without saying so."""
+    supported = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if precision is Precision.BFLOAT16 and not supported:
+        raise FewbitsError(
+            "this processor has no bfloat16 kernels (on x86 they need AVX-512). Train on another machine or on CUDA, or "
+            f"set the precision to {Precision.FLOAT32.value}, which is another run with a record of its own."
+        )
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
