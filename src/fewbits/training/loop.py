@@ -191,8 +191,8 @@ def _check_arithmetic(device: torch.device, precision: Precision) -> None:
     supported = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if precision is Precision.BFLOAT16 and not supported:
         raise FewbitsError(
-            "this processor has no bfloat16 kernels (on x86 they need AVX-512). Train on another machine or on CUDA, or "
-            f"set the precision to {Precision.FLOAT32.value}, which is another run with a record of its own."
+            "this processor has no bfloat16 kernels (on x86 they need AVX-512). Train on another machine or on CUDA, "
+            f"or set the precision to {Precision.FLOAT32.value}, which is another run with a record of its own."
         )
 
 
