@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewbits.classifiers import Softmax
 from fewbits.errors import FewbitsError
-from fewbits.evaluation.perplexity import exponential, mean_nll, perplexity, unigram_perplexity
+from fewbits.evaluation.perplexity import accuracy, exponential, mean_nll, perplexity, unigram_perplexity
 from fewbits.models import Cell, LanguageModel, RecurrentBody
 from fewbits.quantize import quantize
 from fewbits.quantizers import Binary, Rounding
@@ -113,3 +113,19 @@ def test_unigram_perplexity_is_that_of_counted_words():
 def test_a_diverged_model_has_infinite_perplexity():
     assert exponential(math.log(120.45)) == pytest.approx(120.45)
     assert exponential(800.0) == math.inf
+
+
+@torch.no_grad()
+def test_accuracy_counts_the_tokens_that_come_first() -> None:
+    own = model().eval()
+    right = 0
+    for place in range(len(TEXT)):
+        context = torch.tensor([EOS, *TEXT[:place].tolist()])[:, None]
+        right += own.classifier.output(own.body(context)[0][-1, 0]).argmax().item() == TEXT[place].item()
+    assert 0 < right < len(TEXT)
+    assert accuracy(own, TEXT, first=EOS, streams=1, length=4) == right / len(TEXT)
+
+
+def test_accuracy_of_nothing_is_refused() -> None:
+    with pytest.raises(FewbitsError, match="no tokens"):
+        accuracy(model(), TEXT[:0], first=EOS)

@@ -24,39 +24,67 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def mean_nll(model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20, length: int = 70) -> float:
-    """Return the mean −log p of all N tokens in nats, each predicted once, from all tokens before it in its stream.
+def hidden_states(
+    model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20, length: int = 70
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield hidden states (n, H) and the words (n,) that they predict, until each of the N tokens was predicted once.
 
     The text is cut into ``streams`` consecutive parts that are read side by side with the state carried along; each
     part starts from a zero state and the token before it, the first from ``first`` (``<eos>``). So ``streams`` − 1
-    tokens see one word of context instead of many. The model is put into ``eval()`` and back.
-
-    Raises:
-        FewbitsError: If there are no tokens.
+    tokens see one word of context instead of many. Put the model into ``eval()`` before, see :func:`evaluating`.
 
     Args:
-        model: the language model; dropout is off and quantizers are deterministic here.
+        model: the language model.
         tokens: (N,) token numbers.
         first: the token that the text follows.
         streams: parts read side by side.
         length: tokens a call; changes speed and memory, not the result.
+
+    Raises:
+        FewbitsError: If there are no tokens.
     """
     if not len(tokens):
-        raise FewbitsError("the text has no tokens, so it has no perplexity; give at least one.")
+        raise FewbitsError("the text has no tokens, so there is nothing to predict; give at least one.")
     device = next(model.parameters()).device
     streams = max(1, min(streams, len(tokens)))
     steps = -(-len(tokens) // streams)
     padding = steps * streams - len(tokens)
     inputs = torch.cat([tokens.new_tensor([first]), tokens[:-1], tokens.new_zeros(padding)]).view(streams, steps).t()
     targets = torch.cat([tokens, tokens.new_full((padding,), -1)]).view(streams, steps).t()
-    total, state = 0.0, None
-    with evaluating(model), torch.no_grad():
-        for start in range(0, steps, length):
-            words, goal = (part[start : start + length].to(device, torch.long) for part in (inputs, targets))
+    state = None
+    for start in range(0, steps, length):
+        words, goal = (part[start : start + length].to(device, torch.long) for part in (inputs, targets))
+        with torch.no_grad():
             hidden, state = model(words, state)
-            nll = model.classifier.nll(hidden, goal.clamp_min(0))
-            total += nll[goal >= 0].double().sum().item()
+        yield hidden[goal >= 0], goal[goal >= 0]
+
+
+def mean_nll(model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20, length: int = 70) -> float:
+    """Return the mean −log p of all N tokens in nats, each predicted once as :func:`hidden_states` reads them.
+
+    The model is put into ``eval()`` and back: dropout is off and quantizers are deterministic here.
+
+    Raises:
+        FewbitsError: If there are no tokens.
+    """
+    total = 0.0
+    with evaluating(model), torch.no_grad():
+        for hidden, goal in hidden_states(model, tokens, first=first, streams=streams, length=length):
+            total += model.classifier.nll(hidden, goal).double().sum().item()
     return total / len(tokens)
+
+
+def accuracy(model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20, length: int = 70) -> float:
+    """Return the share of tokens that get the highest score, from 0 to 1; the model is put into ``eval()`` and back.
+
+    Raises:
+        FewbitsError: If there are no tokens.
+    """
+    right = 0
+    with evaluating(model), torch.no_grad():
+        for hidden, goal in hidden_states(model, tokens, first=first, streams=streams, length=length):
+            right += int((model.classifier.topk(hidden, 1)[1].squeeze(-1) == goal).sum())
+    return right / len(tokens)
 
 
 def perplexity(model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20) -> float:
