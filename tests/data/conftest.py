@@ -1,5 +1,7 @@
 import hashlib
+import sqlite3
 import zipfile
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,7 @@ class Study:
             "types": 3,
             "files": files,
         }
-        (self.root / "data").mkdir(parents=True, exist_ok=True)
-        (self.root / "data" / "registry.yaml").write_text(yaml.safe_dump(self.entries, sort_keys=False))
+        self.write()
 
     def splits(self, name: str, train: str, valid: str, test: str, url: str | None = None) -> None:
         """Register three files that are given splits, one document a line, and put them into FEWBITS_DATA."""
@@ -50,19 +51,52 @@ class Study:
         wheel = {"distribution": "toy-texts", "archive": "toy_texts/texts.zip", "member": "texts.csv"}
         files = [{"path": f"{name}/texts.csv", "documents": "article", "sha256": {"toy": sha(content)}, "wheel": wheel}]
         self.register(name, files, tokenization="words with apostrophes")
-        metadata = self.site / "toy_texts-1.0.dist-info" / "METADATA"
-        metadata.parent.mkdir(parents=True)
-        metadata.write_text("Metadata-Version: 2.1\nName: toy-texts\nVersion: 1.0\n")
-        archive = self.site / "toy_texts" / "texts.zip"
-        archive.parent.mkdir()
+        archive = self._install() / "texts.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
             file.writestr("texts.csv", content)
         return archive
+
+    def verses(self, rows: list[tuple[Any, ...]], expected: list[tuple[Any, ...]] | None = None) -> Path:
+        """Register verses of which ``expected`` is the hash, install a wheel whose database has ``rows``, return it."""
+        content = "".join("\t".join(map(str, row)) + "\n" for row in expected or rows)
+        query = "SELECT book, chapter, verse, english, french FROM verses ORDER BY book, chapter, verse"
+        wheel = {"distribution": "toy-texts", "archive": "toy_texts/toy.db", "query": query}
+        path = "verses/verses.tsv"
+        file = {"path": path, "documents": "line", "sha256": {"toy": sha(content.encode())}, "wheel": wheel}
+        self.register("verses", [file], "ascii letters")
+        parallel = {
+            "selection": "short verses",
+            "minimum_count": 2,
+            "pairs": 2,
+            "tokens": {"source": 7, "target": 7},
+            "vocabularies": {"source": 5, "target": 6},
+        }
+        del self.entries["verses"]["types"]
+        self.entries["verses"] |= parallel
+        self.write()
+        database = self._install() / "toy.db"
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE verses (book INTEGER, chapter INTEGER, verse INTEGER, english, french)")
+            connection.executemany("INSERT INTO verses VALUES (?, ?, ?, ?, ?)", reversed(rows))
+        return database
 
     def put(self, path: str, content: bytes) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
+
+    def write(self) -> None:
+        (self.root / "data").mkdir(parents=True, exist_ok=True)
+        (self.root / "data" / "registry.yaml").write_text(yaml.safe_dump(self.entries, sort_keys=False))
+
+    def _install(self) -> Path:
+        """Install an empty wheel and return its folder."""
+        metadata = self.site / "toy_texts-1.0.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text("Metadata-Version: 2.1\nName: toy-texts\nVersion: 1.0\n")
+        folder = self.site / "toy_texts"
+        folder.mkdir()
+        return folder
 
 
 def sha(content: bytes) -> str:

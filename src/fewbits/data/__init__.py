@@ -3,19 +3,33 @@
 from fewbits.data.batching import bptt_windows, contiguous
 from fewbits.data.corpora import Corpus, load_corpus
 from fewbits.data.inventory import Report, check, data_table, get
+from fewbits.data.parallel import PairSplit, ParallelCorpus, load_pairs, read_pairs, split_pairs
+from fewbits.data.selection import Pair, Sentence
+from fewbits.data.sentence_vocabulary import SentenceVocabulary
 from fewbits.data.sources import Source, data_hashes
-from fewbits.data.vocabulary import Vocabulary
+from fewbits.data.tokenization import Tokenization
+from fewbits.data.vocabulary import Vocabulary, coverage
 
 __all__ = [
     "Corpus",
+    "Pair",
+    "PairSplit",
+    "ParallelCorpus",
     "Report",
+    "Sentence",
+    "SentenceVocabulary",
     "Source",
+    "Tokenization",
     "Vocabulary",
     "bptt_windows",
     "check",
     "contiguous",
+    "coverage",
     "data_hashes",
     "data_table",
     "get",
     "load_corpus",
+    "load_pairs",
+    "read_pairs",
+    "split_pairs",
 ]

@@ -53,11 +53,11 @@ def load_corpus(name: str, vocabulary_size: int | None = None) -> Corpus:
     ``data/registry.yaml``.
 
     Raises:
-        FewbitsError: If the data set is unknown, missing or damaged, or has fewer types than asked for.
+        FewbitsError: If the data set is unknown, parallel text, missing or damaged, or has fewer types than asked for.
     """
+    tokenization = registry.running_text(name).tokenization
     located = sources.find(name)
     hashes = {file.file.path: file.sha256() for file in located}
-    tokenization = registry.entry(name).tokenization
     path = token_cache.path(name, tokenization, hashes)
     tokens = token_cache.load(path)
     if tokens is None:

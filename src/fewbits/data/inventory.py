@@ -83,7 +83,9 @@ def get(name: str, progress: bool = True) -> Report:
 def data_table() -> "pd.DataFrame":
     """Return one row a data set: name, title, language, tokens and types, licence, where found now, state of the check.
 
-    Tokens are counted with one ``<eos>`` a document, in all splits; the hashes of all files that are here are checked.
+    Tokens are counted with one ``<eos>`` a document, in all splits; of parallel text they are those of both languages,
+    with one ``<eos>`` a sentence, and its types are the sizes of both vocabularies. The hashes of all files that are
+    here are checked.
     """
     import pandas as pd
 

@@ -3,12 +3,23 @@
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from fewbits import project
+from fewbits.data.selection import Selection
 from fewbits.data.tokenization import Documents, Tokenization
 from fewbits.errors import FewbitsError
 
@@ -23,16 +34,30 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Side(StrEnum):
+    """The two languages of parallel text."""
+
+    SOURCE = "source"  #: translated from
+    TARGET = "target"  #: translated into
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Wheel(_Strict):
-    """A file inside an archive inside an installed distribution."""
+    """A part of a file inside an installed distribution: a member of a zip file, or rows of an SQLite database."""
 
     distribution: str  #: name on the package index
-    archive: str  #: zip file, as the distribution lists it
-    member: str  #: file in the zip
+    archive: str  #: zip file or database, as the distribution lists it
+    member: str | None = None  #: file in the zip
+    query: str | None = None  #: its rows are the content: values separated by tabs, each row ended by a line feed
+
+    @model_validator(mode="after")
+    def _member_or_query(self) -> Self:
+        if (self.member is None) == (self.query is None):
+            raise ValueError("give the member of a zip file or the query to a database, not both")
+        return self
 
 
 class DataFile(_Strict):
@@ -51,7 +76,7 @@ class DataFile(_Strict):
 
 
 class Entry(_Strict):
-    """One data set of ``data/registry.yaml``."""
+    """One data set of ``data/registry.yaml``: what both kinds have."""
 
     title: str
     language: str
@@ -59,8 +84,6 @@ class Entry(_Strict):
     citation: str
     home: str  #: where it comes from, or that no home is certain and what to do
     tokenization: Tokenization
-    tokens: dict[Split, int]  #: with one ``<eos>`` a document
-    types: int  #: of the training text, with ``<unk>`` and ``<eos>``
     files: Annotated[tuple[DataFile, ...], Field(min_length=1)]
 
     @property
@@ -75,24 +98,55 @@ class Entry(_Strict):
         return self
 
 
+class RunningText(Entry):
+    """Text for a language model."""
+
+    tokens: dict[Split, int]  #: with one ``<eos>`` a document
+    types: int  #: of the training text, with ``<unk>`` and ``<eos>``
+
+
+class ParallelText(Entry):
+    """Sentences and their translations."""
+
+    selection: Selection
+    minimum_count: int | None = None  #: rarer words are ``<unk>``; ``None``: all words, and no ``<unk>``
+    pairs: int
+    tokens: dict[Side, int]  #: with one ``<eos>`` a sentence
+    vocabularies: dict[Side, int]  #: words, with ``<sos>``, ``<eos>`` and, if there is one, ``<unk>``
+
+    @property
+    def types(self) -> int:
+        """The sizes of both vocabularies together."""
+        return sum(self.vocabularies.values())
+
+
+def _kind(value: Any) -> str:
+    return "parallel" if isinstance(value, dict) and "selection" in value else "running"
+
+
+_Registered = Annotated[
+    Annotated[RunningText, Tag("running")] | Annotated[ParallelText, Tag("parallel")], Discriminator(_kind)
+]
+
+
 def path() -> Path:
     """Return the path of the registry in the checkout."""
     return project.root() / "data" / "registry.yaml"
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, RunningText | ParallelText]:
     """Return all entries of the registry by name, in its order.
 
     Raises:
         FewbitsError: If the file is no valid registry; the message names the field.
     """
     try:
-        return TypeAdapter(dict[str, Entry]).validate_python(yaml.safe_load(path().read_text(encoding="utf-8")))
+        return TypeAdapter(dict[str, _Registered]).validate_python(yaml.safe_load(path().read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError) as error:
         raise FewbitsError(f"{path()} is no valid registry: {error}. Correct it, or restore it from git.") from error
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> RunningText | ParallelText:
     """Return the entry of the data set ``name``.
 
     Raises:
@@ -104,3 +158,31 @@ def entry(name: str) -> Entry:
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise FewbitsError(f"there is no data set {name!r}. {hint}Known data sets: {', '.join(known)}.")
     return known[name]
+
+
+def running_text(name: str) -> RunningText:
+    """Return the entry of the running text ``name``.
+
+    Raises:
+        FewbitsError: If there is no such data set, or it is parallel text.
+    """
+    found = entry(name)
+    if isinstance(found, ParallelText):
+        raise FewbitsError(f"the data set {name!r} is made of sentence pairs. Read it with `load_pairs({name!r})`.")
+    return found
+
+
+def parallel_text(name: str) -> ParallelText:
+    """Return the entry of the parallel text ``name``.
+
+    Raises:
+        FewbitsError: If there is no such data set, or it is running text.
+    """
+    found = entry(name)
+    if isinstance(found, RunningText):
+        known = ", ".join(key for key, registered in entries().items() if isinstance(registered, ParallelText))
+        raise FewbitsError(
+            f"the data set {name!r} is running text, without translations. Read it with `load_corpus({name!r})`. "
+            f"Parallel text is in: {known}."
+        )
+    return found

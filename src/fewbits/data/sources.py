@@ -3,10 +3,11 @@
 import gzip
 import hashlib
 import os
+import sqlite3
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -37,8 +38,11 @@ _REMEDY = {
     "--require-hashes -r requirements-data.txt`.",
 }
 
-#: what the standard library raises for archives that were cut or changed
-_UNPACKING_ERRORS = (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+#: what the standard library raises for archives and databases that were cut or changed
+_UNPACKING_ERRORS = (
+    *(OSError, EOFError, KeyError, RuntimeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error, sqlite3.Error),
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Located:
     paths: tuple[Path, ...]
 
     @property
-    def _member(self) -> str | None:
-        return self.file.wheel.member if self.source is Source.WHEEL and self.file.wheel else None
+    def _wheel(self) -> Wheel | None:
+        return self.file.wheel if self.source is Source.WHEEL else None
 
     def sha256(self) -> str:
         """Return the hash of the unpacked content; the files are read again only if size or time of change differ.
@@ -61,7 +65,7 @@ class Located:
             FewbitsError: If a file cannot be unpacked or the hash is not an accepted one.
         """
         with self._unpacking():
-            hashes = [_memoised_sha256(path, self._member, *_version(path)) for path in self.paths]
+            hashes = [_memoised_sha256(path, self._wheel, *_version(path)) for path in self.paths]
         return self._accepted(hashes)
 
     def read(self) -> list[bytes]:
@@ -71,7 +75,7 @@ class Located:
             FewbitsError: As ``sha256`` does.
         """
         with self._unpacking():
-            contents = [_unpacked(path, self._member) for path in self.paths]
+            contents = [_unpacked(path, self._wheel) for path in self.paths]
         self._accepted([_sha256(content) for content in contents])
         return contents
 
@@ -160,12 +164,21 @@ def _not_found(name: str, entry: Entry) -> str:
     )
 
 
-def _unpacked(path: Path, member: str | None) -> bytes:
-    if member:
+def _unpacked(path: Path, wheel: Wheel | None) -> bytes:
+    if wheel and wheel.query:
+        return _rows(path, wheel.query)
+    if wheel and wheel.member:
         with zipfile.ZipFile(path) as archive:
-            return archive.read(member)
+            return archive.read(wheel.member)
     content = path.read_bytes()
     return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def _rows(database: Path, query: str) -> bytes:
+    # Immutable: no lock and no journal is written beside the file, whose folder may be read-only.
+    address = f"{database.resolve().as_uri()}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(address, uri=True)) as connection:
+        return "".join("\t".join(map(str, row)) + "\n" for row in connection.execute(query)).encode()
 
 
 def _sha256(content: bytes) -> str:
@@ -178,5 +191,5 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1024)
-def _memoised_sha256(path: Path, member: str | None, size: int, changed: int) -> str:
-    return _sha256(_unpacked(path, member))
+def _memoised_sha256(path: Path, wheel: Wheel | None, size: int, changed: int) -> str:
+    return _sha256(_unpacked(path, wheel))

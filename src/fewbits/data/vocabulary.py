@@ -67,3 +67,34 @@ class Vocabulary:
                 f"with {UNK} and {EOS}. Ask for 3 to {len(self):,} words, or for None to take all."
             )
         return type(self)(self.words[:size])
+
+
+def coverage(tokens: Tensor, share: float = 0.2) -> float:
+    """Return the part of ``tokens`` that the most frequent ``share`` of the word types cover, between 0 and 1.
+
+    With the counts c₁ ≥ c₂ ≥ … of the T types that occur: Σ_{i ≤ k} cᵢ / Σᵢ cᵢ, where k is ``share`` · T rounded to the
+    nearest integer. ``<eos>`` and ``<unk>`` are types like any other. That is how the training text of PTB has 10,000
+    types, of which a fifth cover 86.9 %; it is 86.2 % without ``<unk>``, 86.3 % without ``<eos>`` and 85.6 % without
+    both. To leave one out, give ``tokens[tokens != Vocabulary.eos]``. Words that do not occur are no types. Ties are
+    immaterial.
+
+    Args:
+        tokens: Word numbers, an integer tensor of any shape; ``Corpus.train`` for instance.
+        share: Share of the types, from 0 to 1.
+
+    Raises:
+        FewbitsError: If there is no token, one is negative or no integer, or ``share`` is outside 0 to 1.
+
+    >>> coverage(torch.tensor([7, 7, 7, 1, 1, 2, 3, 4]), 0.4)
+    0.625
+    """
+    if not 0 <= share <= 1:
+        raise FewbitsError(f"the share of the word types is {share}; give a number from 0 to 1, such as 0.2 for 20 %.")
+    if tokens.is_floating_point() or tokens.numel() == 0 or int(tokens.min()) < 0:
+        raise FewbitsError(
+            f"coverage needs word numbers: a tensor with at least one integer, none negative. "
+            f"This one has {tokens.numel():,} elements of {tokens.dtype}."
+        )
+    counts = torch.bincount(tokens.flatten())
+    counts = counts[counts > 0].sort(descending=True).values
+    return int(counts[: round(share * len(counts))].sum()) / int(counts.sum())
