@@ -247,7 +247,7 @@ def test_the_card_says_what_is_in_the_file(tmp_path):
         f"{float_bits / bits:.2f}",
     ):
         assert f"| {text} |" in card
-    assert f"| `rnn.weight_ih_l0` | 12×5 | `{TWN(PerGate())!r}` | {248 / 60:.4f} | 31 |" in card
+    assert f"| `rnn.weight_ih_l0` | 12×5 | `{TWN(PerGate())!r}` | {248 / 60:.4f} | 31 | `FixedWidth()` |" in card
     assert f"output of `output`: `{Uniform(8)!r}`" in card
 
 
@@ -294,7 +294,7 @@ def test_any_flipped_bit_is_noticed_or_harmless(saved):
 def test_a_changed_word_in_the_header_is_noticed(saved):
     """Text of the same length that is still well formed: only the digest can see it."""
     whole = saved.read_bytes()
-    for old, new in ((b"Uniform(bits=8", b"Uniform(bits=9"), (b'float32\\"', b'float64\\"'), (b"model 1", b"model 2")):
+    for old, new in ((b"Uniform(bits=8", b"Uniform(bits=9"), (b'float32\\"', b'float64\\"'), (b"model 2", b"model 1")):
         assert old in whole
         saved.write_bytes(whole.replace(old, new))
         with pytest.raises(FewbitsError):
@@ -305,7 +305,7 @@ def test_a_file_of_others_is_refused(tmp_path):
     safetensors.torch.save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(FewbitsError, match="no packed model"):
         PackedModel.load(tmp_path)
-    for header in ("[]", "{}", '{"format": 3}', "not json", '{"format": "fewbits packed model 1", "weights": []}'):
+    for header in ("[]", "{}", '{"format": 3}', "not json", '{"format": "fewbits packed model 2", "weights": []}'):
         about = {"fewbits": header, "sha256": ""}
         safetensors.torch.save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", about)
         with pytest.raises(FewbitsError, match=r"model\.safetensors"):

@@ -5,8 +5,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,12 +17,41 @@ from torch import Tensor, nn
 from fewbits import atomic
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
+from fewbits.formats.storage import FixedWidth, Payload, Storage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = "fewbits packed model 1"
+FORMAT = "fewbits packed model 2"
+#: What is read; format 1 had no choice of storage: every code was of fixed width.
+READABLE = ("fewbits packed model 1", FORMAT)
 FILE, CARD = "model.safetensors", "card.md"
+FIXED_WIDTH = FixedWidth()
+
+T = TypeVar("T")
+
+
+def choose(names: Mapping[str, object], wanted: Mapping[str, T], what: str) -> dict[str, T]:
+    """Return the value of the pattern that each name matches; names that match none are left out.
+
+    A pattern has shell wildcards and may leave out leading modules. ``what`` says in messages what the names are of.
+
+    Raises:
+        FewbitsError: If a pattern matches nothing (the names there are, are listed), or two patterns match one name.
+
+    >>> choose({"body.rnn.weight_hh_l0": 0, "output.weight": 0}, {"weight_*": 8}, "parameter")
+    {'body.rnn.weight_hh_l0': 8}
+    """
+    chosen: dict[str, T] = {}
+    for pattern, value in wanted.items():
+        found = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"*.{pattern}")]
+        if not found:
+            raise FewbitsError(f"{pattern!r} matches no {what}; there are: {', '.join(filter(None, names)) or 'none'}.")
+        for name in found:
+            if name in chosen:
+                raise FewbitsError(f"two patterns match {name}, the second is {pattern!r}; make them exclusive.")
+            chosen[name] = value
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -31,7 +61,8 @@ class TensorSize:
     name: str
     shape: tuple[int, ...]
     quantizer: str  #: as text; "float" if the tensor is stored as it is
-    bits: int  #: exact: payload and tables
+    storage: str  #: as text; "float" if the tensor is stored as it is
+    bits: int  #: exact: payload, its own tables and the quantizer's
     nbytes: int  #: as stored: every payload padded to whole bytes
     float_bits: int  #: the same tensor in its float type
 
@@ -43,22 +74,27 @@ class SizeReport:
     tensors: tuple[TensorSize, ...]
 
     @staticmethod
-    def of(packed: "PackedModel") -> "SizeReport":
-        """Return the sizes of a packed model."""
-        rows = [
-            TensorSize(
-                name=name,
-                shape=tuple(codes.shape),
-                quantizer=packed.quantizers[name],
-                bits=codes.bits,
-                nbytes=codes.nbytes,
-                float_bits=8 * codes.integers.numel() * codes.dtype.itemsize,
-            )
-            for name, codes in packed.codes.items()
-        ]
+    def of(packed: "PackedModel", storage: Storage | Mapping[str, Storage] = FIXED_WIDTH) -> "SizeReport":
+        """Return the sizes of a packed model that is saved with ``storage``.
+
+        Raises:
+            FewbitsError: As :meth:`PackedModel.save`.
+        """
+        return SizeReport._of(packed, _payloads(packed.codes, storage))
+
+    @staticmethod
+    def _of(packed: "PackedModel", payloads: Mapping[str, tuple[Storage, Payload]]) -> "SizeReport":
+        rows = []
+        for name, (storage, payload) in payloads.items():
+            codes = packed.codes[name]
+            tables = sum(_nbytes(table) for table in codes.tables.values())
+            bits, nbytes = payload.bits + 8 * tables, payload.nbytes + tables
+            float_bits = 8 * codes.integers.numel() * codes.dtype.itemsize
+            quantizer = packed.quantizers[name]
+            rows.append(TensorSize(name, tuple(codes.shape), quantizer, repr(storage), bits, nbytes, float_bits))
         for name, tensor in packed.floats.items():
-            nbytes = tensor.numel() * tensor.element_size()
-            rows.append(TensorSize(name, tuple(tensor.shape), "float", 8 * nbytes, nbytes, 8 * nbytes))
+            nbytes = _nbytes(tensor)
+            rows.append(TensorSize(name, tuple(tensor.shape), "float", "float", 8 * nbytes, nbytes, 8 * nbytes))
         return SizeReport(tuple(rows))
 
     @property
@@ -68,7 +104,7 @@ class SizeReport:
 
     @property
     def nbytes(self) -> int:
-        """Size of the stored tensors in bytes; the file adds its header, see :attr:`PackedModel.file_bytes`."""
+        """Size of the stored tensors in bytes; the file adds its header, which :meth:`PackedModel.save` returns."""
         return sum(row.nbytes for row in self.tensors)
 
     @property
@@ -107,26 +143,34 @@ class PackedModel:
     quantizers: Mapping[str, str] = field(default_factory=dict)  #: the quantizer of each weight, as text
     activations: Mapping[str, str] = field(default_factory=dict)  #: the quantizer of each module output, as text
 
-    def save(self, folder: str | Path) -> int:
+    def save(self, folder: str | Path, storage: Storage | Mapping[str, Storage] = FIXED_WIDTH) -> int:
         """Write ``model.safetensors`` and a readable ``card.md`` into ``folder``; return the bytes of the former.
 
+        Args:
+            folder: is made if it is missing.
+            storage: how integers become bytes, for all weights or for each pattern of their names (as in ``quantize``;
+                the others are stored at fixed width). What is loaded again does not depend on it.
+
         Raises:
-            FewbitsError: If the folder cannot be written; an older file there is left as it was.
+            FewbitsError: If the folder cannot be written, a pattern matches no quantized weight or one that another
+                matches, or a storage cannot serve a weight's grid; an older file there is left as it was.
         """
         tensors: dict[str, Tensor] = {f"float/{name}": t.detach().cpu().contiguous() for name, t in self.floats.items()}
+        payloads = _payloads(self.codes, storage)
         for name, codes in self.codes.items():
-            tensors[f"codes/{name}"] = codes.packed()
+            tensors |= {f"{part}/{name}": tensor for part, tensor in payloads[name][1].parts.items()}
             tensors |= {f"table/{table}/{name}": t.detach().cpu().contiguous() for table, t in codes.tables.items()}
+        rows = {name: _described(c, self.quantizers[name], payloads[name][0]) for name, c in self.codes.items()}
         header = {
             "format": FORMAT,
-            "weights": {name: _described(c, self.quantizers[name]) for name, c in self.codes.items()},
+            "weights": rows,
             "aliases": dict(self.aliases),
             "activations": dict(self.activations),
         }
         text = json.dumps(header)
         data = to_safetensors(tensors, {"fewbits": text, "sha256": _digest(text, tensors)})
         atomic.write(Path(folder) / FILE, data)
-        atomic.write(Path(folder) / CARD, self._card(len(data)))
+        atomic.write(Path(folder) / CARD, self._card(SizeReport._of(self, payloads), len(data)))
         return len(data)
 
     @staticmethod
@@ -142,18 +186,17 @@ class PackedModel:
                 about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             header = json.loads(about["fewbits"])
-            if header["format"] != FORMAT:
-                raise FewbitsError(f"{path} has format {header['format']!r}, this version reads {FORMAT!r}.")
+            if header["format"] not in READABLE:
+                raise FewbitsError(
+                    f"{path} has format {header['format']!r}, this version reads {' and '.join(READABLE)}."
+                )
             if _digest(about["fewbits"], tensors) != about["sha256"]:
                 raise ValueError("its SHA-256 is not the one it was saved with")
-            codes = {name: _restored(name, row, tensors) for name, row in header["weights"].items()}
+            return _restored(header, tensors)
         except FileNotFoundError:
             raise FewbitsError(f"there is no {path}; `pack(model).save(folder)` writes one.") from None
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise FewbitsError(f"{path} is no packed model or is damaged ({error}); pack and save it again.") from error
-        floats = {name.removeprefix("float/"): t for name, t in tensors.items() if name.startswith("float/")}
-        quantizers = {name: row["quantizer"] for name, row in header["weights"].items()}
-        return PackedModel(codes, floats, header["aliases"], quantizers, header["activations"])
 
     def load_into(self, model: nn.Module) -> nn.Module:
         """Set the weights of ``model``, a float model of the same architecture, to the decoded ones, and return it.
@@ -180,11 +223,10 @@ class PackedModel:
         model.load_state_dict(stored)
         return model
 
-    def _card(self, file_bytes: int) -> str:
-        report = SizeReport.of(self)
+    def _card(self, report: SizeReport, file_bytes: int) -> str:
         rows = "\n".join(
             f"| `{row.name}` | {'×'.join(map(str, row.shape))} | `{row.quantizer}` "
-            f"| {row.bits / max(1, math.prod(row.shape)):.4f} | {row.nbytes:,} |"
+            f"| {row.bits / max(1, math.prod(row.shape)):.4f} | {row.nbytes:,} | `{row.storage}` |"
             for row in report.tensors
         )
         outputs = "\n".join(f"- output of `{name}`: `{text}`" for name, text in self.activations.items())
@@ -194,7 +236,7 @@ class PackedModel:
             f"| | |\n|---|---|\n| exact size | {report.bits:,} bits |\n| tensors | {report.nbytes:,} bytes |\n"
             f"| {FILE} | {file_bytes:,} bytes |\n| in float | {report.float_bits // 8:,} bytes |\n"
             f"| ratio | {report.ratio:.2f} |\n\n"
-            f"| tensor | shape | quantizer | bits a weight | bytes |\n|---|---|---|---|---|\n{rows}\n"
+            f"| tensor | shape | quantizer | bits a weight | bytes | storage |\n|---|---|---|---|---|---|\n{rows}\n"
             + (f"\nQuantized while it runs:\n\n{outputs}\n" if outputs else "")
         )
 
@@ -208,7 +250,31 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _described(codes: Codes, quantizer: str) -> dict[str, Any]:
+def _nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _payloads(
+    codes: Mapping[str, Codes], storage: Storage | Mapping[str, Storage]
+) -> dict[str, tuple[Storage, Payload]]:
+    """The integers of each weight as bytes, by the storage chosen for it."""
+    if isinstance(storage, Mapping):
+        chosen = choose(codes, storage, "quantized weight")
+    else:
+        chosen = dict.fromkeys(codes, storage)
+    payloads: dict[str, tuple[Storage, Payload]] = {}
+    for name, code in codes.items():
+        kind = chosen.get(name, FIXED_WIDTH)
+        if not isinstance(kind, Storage):
+            raise FewbitsError(f"{name}: {kind!r} is no storage; give one, for example Huffman().")
+        try:
+            payloads[name] = kind, kind.pack(code.integers, code.grid)
+        except FewbitsError as error:
+            raise FewbitsError(f"{name}: {error}") from error
+    return payloads
+
+
+def _described(codes: Codes, quantizer: str, storage: Storage) -> dict[str, Any]:
     return {
         "shape": list(codes.shape),
         "grid": [codes.grid.low, codes.grid.high, codes.grid.step],
@@ -217,14 +283,48 @@ def _described(codes: Codes, quantizer: str) -> dict[str, Any]:
         "dtype": str(codes.dtype).removeprefix("torch."),
         "tables": sorted(codes.tables),
         "quantizer": quantizer,
+        "storage": repr(storage),
     }
 
 
-def _restored(name: str, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codes:
-    grid = IntegerGrid(*row["grid"])
-    integers = Codes.unpacked(tensors[f"codes/{name}"], tuple(row["shape"]), grid)
-    tables = {table: tensors[f"table/{table}/{name}"] for table in row["tables"]}
-    dtype = getattr(torch, row["dtype"])
-    if not isinstance(dtype, torch.dtype) or any(len(table) != row["groups"] for table in tables.values()):
+def _restored(header: Any, tensors: dict[str, Tensor]) -> PackedModel:
+    """The model of a header and its tensors, which say the same, or an error: the digest only says they were saved."""
+    match header:
+        case {"weights": dict(rows), "aliases": dict(aliases), "activations": dict(activations)}:
+            codes = {name: _restored_codes(name, row, tensors) for name, row in rows.items()}
+        case _:
+            raise ValueError("its header has no weights, aliases or activations")
+    if foreign := [name for name in tensors if not name.startswith("float/")]:
+        raise ValueError(f"{foreign[0]} belongs to no weight")
+    floats = {name.removeprefix("float/"): tensor for name, tensor in tensors.items()}
+    own = codes.keys() | floats.keys()
+    if codes.keys() & floats.keys() or aliases.keys() & own or not {*aliases.values()} <= own:
+        raise ValueError("two tensors have one name, or a name has no tensor")
+    if not all(isinstance(text, str) for text in activations.values()):
+        raise ValueError("an activation quantizer is no text")
+    return PackedModel(codes, floats, aliases, {name: row["quantizer"] for name, row in rows.items()}, activations)
+
+
+def _restored_codes(name: str, row: Any, tensors: dict[str, Tensor]) -> Codes:
+    """The codes of one weight; its tensors are taken out of ``tensors``."""
+    match row:
+        case {
+            "shape": [*shape], "grid": [int(low), int(high), int(step)], "groups": int(groups), "scheme": scheme,
+            "dtype": str(word), "tables": [] | ["scale"] | ["scale", "zero_point"] as known, "quantizer": str(),
+        }:  # fmt: skip
+            dtype = getattr(torch, word, None)
+        case _:
+            raise ValueError(f"its header does not describe {name}")
+    try:
+        storage, grid = Storage.parse(row.get("storage", "FixedWidth()")), IntegerGrid(low, high, step)
+        integers = storage.unpack({part: tensors.pop(f"{part}/{name}") for part in storage.parts}, shape, grid)
+    except FewbitsError as error:
+        raise ValueError(f"{name}: {error}") from error
+    tables = {table: tensors.pop(f"table/{table}/{name}") for table in known}
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"{name} is of type {word}, which is no floating-point type")
+    if integers.numel() and (groups < 1 or integers.numel() % groups):
+        raise ValueError(f"{name} has {integers.numel()} codes, which are not {groups} equal groups")
+    if any(t.shape != (groups,) or t.is_floating_point() != (key == "scale") for key, t in tables.items()):
         raise ValueError(f"the tables of {name} do not fit its groups")
-    return Codes(integers, grid, tables, row["groups"], Scheme(row["scheme"]), dtype)
+    return Codes(integers, grid, tables, groups, Scheme(scheme), dtype)

@@ -8,7 +8,6 @@ import copy
 import re
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,7 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes
-from fewbits.packed import PackedModel, SizeReport
+from fewbits.formats.storage import Storage
+from fewbits.packed import FIXED_WIDTH, PackedModel, SizeReport, choose
 from fewbits.quantizers.granularity import PerGate
 from fewbits.quantizers.quantizer import Quantizer
 
@@ -141,8 +141,8 @@ def quantize(
     True
     """
     sites = _sites(model)
-    chosen = _choose(sites, weights, "parameter")
-    outputs = _choose(dict(model.named_modules()), activations or {}, "module")
+    chosen = choose(sites, weights, "parameter")
+    outputs = choose(dict(model.named_modules()), activations or {}, "module")
     _check_outputs(model, outputs)
     plan: dict[int, Quantizer] = {}
     for name, quantizer in chosen.items():
@@ -178,19 +178,6 @@ def _check_outputs(model: nn.Module, names: Iterable[str]) -> None:
             raise FewbitsError(f"there is no module {name!r}; there are: {', '.join(filter(None, modules)) or 'none'}.")
         if name in quantized:
             raise FewbitsError(f"the output of {name or 'the model'} is quantized already; start from a float model.")
-
-
-def _choose(names: Mapping[str, object], wanted: Mapping[str, Quantizer], what: str) -> dict[str, Quantizer]:
-    chosen: dict[str, Quantizer] = {}
-    for pattern, quantizer in wanted.items():
-        found = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"*.{pattern}")]
-        if not found:
-            raise FewbitsError(f"{pattern!r} matches no {what}; there are: {', '.join(filter(None, names)) or 'none'}.")
-        for name in found:
-            if name in chosen:
-                raise FewbitsError(f"two patterns match {name}, the second is {pattern!r}; make them exclusive.")
-            chosen[name] = quantizer
-    return chosen
 
 
 def _sites(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
@@ -281,10 +268,14 @@ def _activations(model: nn.Module) -> dict[str, str]:
     }
 
 
-def size_report(model: nn.Module | PackedModel) -> SizeReport:
+def size_report(model: nn.Module | PackedModel, storage: Storage | Mapping[str, Storage] = FIXED_WIDTH) -> SizeReport:
     """Return the exact size of each tensor in bits, quantized and in float, and the totals.
 
+    Args:
+        model: a quantized model or a packed one.
+        storage: how integers become bytes, for all weights or by patterns of their names, see ``PackedModel.save``.
+
     Raises:
-        FewbitsError: If nothing in the model is quantized.
+        FewbitsError: If nothing in the model is quantized, or a storage does not fit.
     """
-    return SizeReport.of(model if isinstance(model, PackedModel) else pack(model))
+    return SizeReport.of(model if isinstance(model, PackedModel) else pack(model), storage)

@@ -1,12 +1,16 @@
-"""Codes: exact sizes, decoding in exact rationals, and bytes."""
+"""Codes: exact sizes, decoding in exact rationals, bytes, counts and entropy."""
 
+from collections import Counter
 from fractions import Fraction
 
 import pytest
+import scipy.stats
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fewbits.errors import FewbitsError
-from fewbits.formats import Codes, IntegerGrid
+from fewbits.formats import Codes, IntegerGrid, pack_bits
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,52 @@ def test_any_shape_packs_and_comes_back(shape):
 
 
 def test_a_code_that_the_grid_does_not_have_is_refused():
-    from fewbits.formats import pack_bits
-
     with pytest.raises(FewbitsError, match="outside"):
         Codes.unpacked(pack_bits(torch.tensor([3]), 2), (1,), IntegerGrid(-1, 1))
+
+
+@pytest.mark.parametrize("numbers", [(0, 2**31), (-(2**31) - 1, 0), (-(2**30), 2**30, 2**16), (0, 2**64)])
+def test_no_grid_beyond_32_bits(numbers):
+    with pytest.raises(FewbitsError, match="32 bits"):
+        IntegerGrid(*numbers)
+
+
+@pytest.mark.parametrize("grid", [IntegerGrid(-3, 3), IntegerGrid(-3, 3, 3), IntegerGrid(5, 11, 2), IntegerGrid(0, 1)])
+def test_numbers_count_the_points_upwards(grid):
+    points = torch.arange(grid.low, grid.high + 1, grid.step)
+    assert grid.points == len(points)
+    assert grid.numbers(points).tolist() == list(range(len(points)))
+    assert torch.equal(grid.integers(grid.numbers(points), (len(points), 1)), points[:, None].to(grid.dtype))
+
+
+@pytest.mark.parametrize(
+    ("integers", "grid", "words"),
+    [
+        (torch.tensor([0, 2]), IntegerGrid(-1, 1), "0 to 2 do not lie on"),
+        (torch.tensor([-2, 0]), IntegerGrid(-1, 1), "-2 to 0 do not lie on"),
+        (torch.tensor([2**32]), IntegerGrid(-1, 1), "do not lie on"),
+        (torch.tensor([-1, 0]), IntegerGrid(-1, 1, 2), "between two points"),
+        (torch.tensor([0.0]), IntegerGrid(-1, 1), "codes are torch.float32"),
+        (torch.tensor([True]), IntegerGrid(-1, 1), "codes are torch.bool"),
+    ],
+)
+def test_integers_that_are_not_on_the_grid_are_refused(integers, grid, words):
+    for method in (grid.numbers, grid.counts, lambda tensor: Codes(tensor, grid, {}, groups=1).packed()):
+        with pytest.raises(FewbitsError, match=words):
+            method(integers)
+
+
+@given(st.lists(st.integers(-4, 4), max_size=50))
+def test_counts_and_entropy_are_those_of_python_and_scipy(values):
+    grid = IntegerGrid(-8, 8, 2)
+    integers = 2 * torch.tensor(values, dtype=torch.int64)
+    counter = Counter(integers.tolist())
+    assert grid.counts(integers).tolist() == [counter[point] for point in range(-8, 9, 2)]
+    expected = scipy.stats.entropy(list(counter.values()), base=2) if values else 0.0
+    # Nine terms below 1, each from a few correctly rounded operations.
+    assert Codes(integers, grid, {}, groups=1).entropy == pytest.approx(expected, abs=1e-14)
+
+
+def test_counts_of_more_than_a_million_codes():
+    integers = torch.arange(-1, 2, dtype=torch.int8).repeat(10**6)
+    assert IntegerGrid(-1, 1).counts(integers).tolist() == [10**6] * 3

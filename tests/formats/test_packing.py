@@ -1,5 +1,6 @@
 """Packing against Python's unbounded integers: the stream is one number, value i shifted by i·bits."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +26,16 @@ def test_bytes_are_the_little_endian_number(case):
     assert unpack_bits(packed, bits, len(values)).tolist() == values
 
 
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_long_streams_agree_with_numpy(bits):
+    """A million bits and a few more, as ``numpy.packbits`` orders them."""
+    values = np.random.default_rng(bits).integers(0, 2**bits, 10**6 // bits + 3)
+    planes = ((values[:, None] >> np.arange(bits)) & 1).astype(np.uint8)
+    packed = pack_bits(torch.from_numpy(values), bits)
+    assert np.array_equal(packed.numpy(), np.packbits(planes, bitorder="little"))
+    assert np.array_equal(unpack_bits(packed, bits, values.size).numpy(), values)
+
+
 @pytest.mark.parametrize("bits", [1, 3, 8, 16])
 def test_every_value_of_a_width_survives_any_shape_and_stride(bits):
     values = torch.arange(2**bits, dtype=torch.int32).reshape(2, -1).t()
@@ -39,10 +50,16 @@ def test_widths_outside_1_to_16_are_refused(bits):
         unpack_bits(torch.zeros(3, dtype=torch.uint8), bits, 1)
 
 
-@pytest.mark.parametrize("value", [-1, 4])
+@pytest.mark.parametrize("value", [-1, 4, 2**32, 2**32 + 1, -(2**32)])
 def test_values_that_do_not_fit_are_refused(value):
     with pytest.raises(FewbitsError, match="do not fit 2 unsigned bits"):
         pack_bits(torch.tensor([0, value]), 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_only_integers_are_packed(dtype):
+    with pytest.raises(FewbitsError, match="only integers"):
+        pack_bits(torch.ones(3, dtype=dtype), 2)
 
 
 def test_truncated_and_dirty_streams_are_refused():
@@ -51,6 +68,10 @@ def test_truncated_and_dirty_streams_are_refused():
         unpack_bits(packed[:-1], 3, 5)
     with pytest.raises(FewbitsError, match="truncated"):
         unpack_bits(packed, 3, 99)
+    with pytest.raises(FewbitsError, match="truncated"):
+        unpack_bits(packed[:0], 3, -1)
+    with pytest.raises(FewbitsError, match="truncated"):
+        unpack_bits(packed.to(torch.int8), 3, 5)
     packed[-1] |= 0x80
     with pytest.raises(FewbitsError, match="padding"):
         unpack_bits(packed, 3, 5)

@@ -1,11 +1,14 @@
 """``Codes``: what a quantizer made of a tensor."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.errors import FewbitsError
@@ -31,19 +34,73 @@ class IntegerGrid:
     step: int = 1  #: distance between neighbours; 2 for binary −1, +1
 
     def __post_init__(self) -> None:
-        """Refuse a grid without two points, or one whose high is not on it."""
+        """Refuse a grid without two points, one whose high is not on it, and one that int32 does not hold."""
         if self.step < 1 or self.high <= self.low or (self.high - self.low) % self.step:
             raise FewbitsError(f"{self} is no grid: high must be low plus a positive number of steps.")
+        if not all(_holds(torch.int32, number) for number in (self.low, self.high, self.high - self.low)):
+            raise FewbitsError(f"{self} is too wide: low, high and their distance must fit 32 bits.")
+
+    @property
+    def points(self) -> int:
+        """How many integers there are."""
+        return (self.high - self.low) // self.step + 1
 
     @property
     def bits(self) -> int:
         """The bits that number the points: ceil(log2 of their count)."""
-        return ((self.high - self.low) // self.step).bit_length()
+        return (self.points - 1).bit_length()
 
     @property
     def dtype(self) -> torch.dtype:
         """The smallest signed integer type that holds every point."""
         return next(t for t in (torch.int8, torch.int16, torch.int32) if _holds(t, self.low) and _holds(t, self.high))
+
+    def numbers(self, integers: Tensor) -> Tensor:
+        """Return the numbers (integer − low) / step of the points, 0 to points − 1, as int32, flat and on the CPU.
+
+        Raises:
+            FewbitsError: If the tensor holds no integers, or one that is not on the grid.
+
+        >>> IntegerGrid(-1, 1, step=2).numbers(torch.tensor([[-1, 1], [1, 1]])).tolist()
+        [0, 1, 1, 1]
+        """
+        flat = integers.detach().cpu().reshape(-1)
+        if flat.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8):
+            raise FewbitsError(f"codes are {flat.dtype}; codes of {self} are integers, so encode the tensor first.")
+        if flat.numel() and not self.low <= int(flat.min()) <= int(flat.max()) <= self.high:
+            raise FewbitsError(f"integers from {int(flat.min())} to {int(flat.max())} do not lie on {self}.")
+        numbers = flat.to(torch.int32) - self.low
+        if self.step > 1:
+            if (numbers % self.step).any():
+                raise FewbitsError(f"an integer lies between two points of {self}.")
+            numbers //= self.step
+        return numbers
+
+    def integers(self, numbers: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return the integers of these numbers in ``shape``, in :attr:`dtype`: the inverse of :meth:`numbers`.
+
+        Raises:
+            FewbitsError: If there are more numbers than points.
+        """
+        if numbers.numel() and int(numbers.max()) >= self.points:
+            raise FewbitsError(f"a packed code lies outside {self}: the data is damaged or not ours.")
+        table = torch.arange(self.low, self.high + 1, self.step, dtype=self.dtype)
+        return table.index_select(0, numbers).reshape(tuple(shape))
+
+    def counts(self, integers: Tensor) -> NDArray[np.int64]:
+        """Return how often each point occurs, in ascending order.
+
+        Raises:
+            FewbitsError: As :meth:`numbers`.
+
+        >>> IntegerGrid(-1, 1).counts(torch.tensor([-1, 1, 1])).tolist()
+        [1, 0, 2]
+        """
+        numbers = self.numbers(integers).numpy()
+        counts = np.zeros(self.points, np.int64)
+        for start in range(0, numbers.size, 2**20):  # bincount copies its input to 8 bytes each
+            counts += np.bincount(numbers[start : start + 2**20], minlength=self.points)
+        return counts
 
 
 def _holds(dtype: torch.dtype, value: int) -> bool:
@@ -89,21 +146,34 @@ class Codes:
 
     @cached_property
     def bits(self) -> int:
-        """Exact size in bits: payload (codes × bits a code) and tables, without padding."""
+        """Exact size in bits at fixed width: payload (codes × bits a code) and tables, without padding."""
         return self.integers.numel() * self.grid.bits + 8 * self._table_bytes
 
     @cached_property
     def nbytes(self) -> int:
-        """Size in bytes once packed: the payload padded to a whole byte, and the tables."""
+        """Size in bytes once packed at fixed width: the payload padded to a whole byte, and the tables."""
         return -(-self.integers.numel() * self.grid.bits // 8) + self._table_bytes
 
     @property
     def _table_bytes(self) -> int:
         return sum(table.numel() * table.element_size() for table in self.tables.values())
 
+    @property
+    def entropy(self) -> float:
+        """Entropy of the integers, H = Σ p · log2(1 / p) bits a code; 0 for no codes.
+
+        No code that gives each integer its own word takes fewer bits on average (Shannon 1948); see ``Huffman``.
+
+        >>> Codes(torch.tensor([-1, 0, 0, 1]), IntegerGrid(-1, 1), {}, groups=1).entropy
+        1.5
+        """
+        counts = self.grid.counts(self.integers)
+        counts = counts[counts > 0]
+        return float((counts / counts.sum() * np.log2(counts.sum() / counts)).sum())
+
     def packed(self) -> Tensor:
         """Return the payload as bytes: code number (integer − low) / step, ``grid.bits`` bits each."""
-        return pack_bits((self.integers.to(torch.int32) - self.grid.low) // self.grid.step, self.grid.bits)
+        return pack_bits(self.grid.numbers(self.integers), self.grid.bits)
 
     @staticmethod
     def unpacked(packed: Tensor, shape: tuple[int, ...], grid: IntegerGrid) -> Tensor:
@@ -112,7 +182,4 @@ class Codes:
         Raises:
             FewbitsError: If the bytes are too many or too few, or name a code that the grid does not have.
         """
-        numbers = unpack_bits(packed, grid.bits, torch.Size(shape).numel())
-        if numbers.numel() and int(numbers.max()) > (grid.high - grid.low) // grid.step:
-            raise FewbitsError(f"a packed code lies outside {grid}: the data is damaged or not ours.")
-        return (numbers * grid.step + grid.low).to(grid.dtype).reshape(shape)
+        return grid.integers(unpack_bits(packed, grid.bits, math.prod(shape)), shape)

@@ -1,5 +1,7 @@
 """Small unsigned integers to bytes and back, without a wasted bit between them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,17 +31,24 @@ def pack_bits(values: Tensor, bits: int) -> Tensor:
         A uint8 tensor of ceil(numel · bits / 8) bytes on the CPU; the unused bits of the last byte are 0.
 
     Raises:
-        FewbitsError: If ``bits`` is out of range, or a value is negative or needs more bits.
+        FewbitsError: If ``bits`` is out of range, the values are no integers, or one is negative or needs more bits.
 
     >>> pack_bits(torch.tensor([1, 0, 2]), bits=2).tolist()      # 10 00 01 in binary, last value first
     [33]
     """
     check_bits(bits)
-    flat = values.detach().cpu().reshape(-1).to(torch.int32).numpy()
-    if flat.size and (flat.min() < 0 or flat.max() >> bits):
+    flat = values.detach().cpu().reshape(-1).numpy()
+    if flat.dtype.kind not in "iu":
+        raise FewbitsError(f"values are {values.dtype}; only integers are packed, so encode or round them first.")
+    if flat.size and (flat.min() < 0 or int(flat.max()) >> bits):
         raise FewbitsError(f"values from {flat.min()} to {flat.max()} do not fit {bits} unsigned bits.")
-    planes = (flat[:, None] >> np.arange(bits)) & 1
-    return torch.from_numpy(np.packbits(planes.astype(np.uint8), bitorder="little"))
+    octets = np.zeros((-(-flat.size // 8), 8), np.uint16)
+    octets.reshape(-1)[: flat.size] = flat
+    packed = np.zeros((len(octets), bits), np.uint8)
+    for value, byte, shift in _overlaps(bits):
+        moved = octets[:, value] << shift if shift >= 0 else octets[:, value] >> -shift
+        packed[:, byte] |= moved.astype(np.uint8)
+    return torch.from_numpy(packed.reshape(-1)[: -(-flat.size * bits // 8)])
 
 
 def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
@@ -53,13 +62,26 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     """
     check_bits(bits)
     expected = -(-count * bits // 8)
-    if packed.dtype != torch.uint8 or packed.numel() != expected:
+    if count < 0 or packed.dtype != torch.uint8 or packed.numel() != expected:
         raise FewbitsError(
             f"{count} codes of {bits} bits take {expected} bytes, found {packed.numel()} of {packed.dtype}: "
             "the packed data is truncated or not ours."
         )
-    stream = np.unpackbits(packed.reshape(-1).numpy(), bitorder="little")
-    if stream[count * bits :].any():
+    stream = packed.detach().cpu().reshape(-1).numpy()
+    if (unused := 8 * expected - count * bits) and stream[-1] >> (8 - unused):
         raise FewbitsError("the padding after the last code is not zero: the packed data is damaged or not ours.")
-    planes = stream[: count * bits].reshape(count, bits).astype(np.int32)
-    return torch.from_numpy((planes << np.arange(bits, dtype=np.int32)).sum(axis=1, dtype=np.int32))
+    octets = np.zeros((-(-count // 8), bits), np.uint8)
+    octets.reshape(-1)[:expected] = stream
+    values = np.zeros((len(octets), 8), np.uint16)
+    for value, byte, shift in _overlaps(bits):
+        wide = octets[:, byte].astype(np.uint16)
+        values[:, value] |= wide >> shift if shift >= 0 else wide << -shift
+    values &= (1 << bits) - 1
+    return torch.from_numpy(values.reshape(-1)[:count].astype(np.int32))
+
+
+def _overlaps(bits: int) -> Iterator[tuple[int, int, int]]:
+    """Which of 8 values lies in which of their ``bits`` bytes, and how far it is shifted left there."""
+    for value in range(8):
+        for byte in range(value * bits // 8, ((value + 1) * bits - 1) // 8 + 1):
+            yield value, byte, value * bits - 8 * byte
