@@ -112,6 +112,78 @@ def test_full_passes_device_budget_and_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert CliRunner().invoke(main, ["full", "--budget", "0"]).exit_code == 2
 
 
+class Checked:
+    """A check and its record, as the command sees them."""
+
+    def __init__(self, name: str, mismatches: int = 0, proven: bool = True) -> None:
+        self.check, self.name, self.proven = name, f"verify-{name}", proven
+        first = "0x3c00: got 0x0001, expected 0x0000" if mismatches else None
+        metrics = {"cases": 4294967296, "mismatches": mismatches, "first_mismatch": first}
+        self.result = types.SimpleNamespace(metrics=metrics)
+        self.provenance = types.SimpleNamespace(wall_seconds=61.4)
+
+    def proves(self, record: object) -> bool:
+        return self.proven
+
+
+def verification(
+    monkeypatch: pytest.MonkeyPatch, checks: list[Checked], kept: tuple[str, ...] = (), done: int | None = None
+) -> list[object]:
+    calls: list[object] = []
+
+    def runs(profile: Profile) -> list[Checked]:
+        calls.append(profile)
+        return checks
+
+    def run_each(chosen: list[Checked], profile: Profile, *, budget_minutes: float | None) -> list[Checked]:
+        calls.append((profile, budget_minutes))
+        return chosen[:done]
+
+    def recorded(check: Checked, profile: Profile) -> Path | None:
+        return Path("there") / f"{check.name}.json" if check.check in kept else None
+
+    stand_in(monkeypatch, "fewbits.experiments", float16=types.SimpleNamespace(runs=runs))
+    stand_in(monkeypatch, "fewbits.study.run", run_each=run_each, recorded=recorded)
+    return calls
+
+
+def test_verify_prints_a_line_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = verification(monkeypatch, [Checked("add"), Checked("sqrt")])
+    result = CliRunner().invoke(main, ["verify", "float16"])
+    assert result.exit_code == 0
+    header, *lines = result.output.splitlines()
+    assert header.split() == ["check", "cases", "mismatches", "seconds"]
+    assert [line.split() for line in lines] == [[name, "4,294,967,296", "0", "61"] for name in ("add", "sqrt")]
+    assert calls == [Profile.FULL, (Profile.FULL, None)], "who asks for a verification wants all cases"
+    assert CliRunner().invoke(main, ["verify", "float16", "--profile", "smoke", "--budget", "3"]).exit_code == 0
+    assert calls[2:] == [Profile.SMOKE, (Profile.SMOKE, 3.0)]
+    assert CliRunner().invoke(main, ["verify", "float17"]).exit_code == 2
+
+
+def test_verify_says_what_is_recorded_and_of_which_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    verification(monkeypatch, [Checked("add"), Checked("sub", proven=False), Checked("mul")], ("add", "sub"))
+    _, add, sub, mul, note = CliRunner().invoke(main, ["verify", "float16"]).output.splitlines()
+    assert add.endswith("61  recorded")
+    assert sub.endswith("61  recorded, of other source code than this")
+    assert mul.endswith("61")
+    assert note == "2 were recorded before. To do one again, delete its file in there."
+
+
+def test_verify_fails_on_a_mismatch_and_says_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    verification(monkeypatch, [Checked("add"), Checked("sub", 3), Checked("mul", 1)])
+    result = CliRunner().invoke(main, ["verify", "float16"])
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 4
+    assert "verify-sub 0x3c00: got 0x0001, expected 0x0000; verify-mul 0x3c00" in result.stderr
+
+
+def test_verify_that_is_out_of_time_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    verification(monkeypatch, [Checked("add"), Checked("sub"), Checked("mul")], done=1)
+    result = CliRunner().invoke(main, ["verify", "float16", "--budget", "1"])
+    assert result.exit_code == 0
+    assert result.output.splitlines()[2:] == ["2 are unfinished; the same command goes on where this one stopped."]
+
+
 def test_ledger_prints_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "fewbits.study.ledger", ledger=lambda: pd.DataFrame({"id": ["S6"], "verdict": ["open"]}))
     assert CliRunner().invoke(main, ["ledger"]).output.split() == ["id", "verdict", "S6", "open"]

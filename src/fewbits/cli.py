@@ -148,6 +148,38 @@ def full(device: str, budget: float | None, only: str | None) -> None:
 
 
 @main.command()
+@click.argument("what", type=click.Choice(["float16"]))
+@_profile(Profile.FULL)
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop in time.")
+def verify(what: str, profile: str, budget: float | None) -> None:
+    """Compare WHAT with independent oracles, case by case; a stopped verification goes on where it was.
+
+    The full profile compares all cases and keeps a record of each check; a check that has one is not done again.
+    """
+    from fewbits.experiments import float16
+    from fewbits.study.run import recorded, run_each
+
+    checks = float16.runs(Profile(profile))
+    kept = {check.name: path for check in checks if (path := recorded(check, Profile(profile)))}
+    click.echo(f"{'check':18} {'cases':>13} {'mismatches':>10} {'seconds':>8}")
+    done = []
+    for check, record in zip(checks, run_each(checks, Profile(profile), budget_minutes=budget), strict=False):
+        found, note = record.result.metrics, "recorded" if check.name in kept else ""
+        if not check.proves(record):
+            note = "recorded, of other source code than this"
+        seconds = record.provenance.wall_seconds
+        click.echo(f"{check.check:18} {found['cases']:13,} {found['mismatches']:10,} {seconds:8.0f}  {note}".rstrip())
+        done.append(record)
+    if kept:
+        folder = next(iter(kept.values())).parent
+        click.echo(f"{len(kept)} were recorded before. To do one again, delete its file in {folder}.")
+    if len(done) < len(checks):
+        click.echo(f"{len(checks) - len(done)} are unfinished; the same command goes on where this one stopped.")
+    if wrong := [f"{r.name} {r.result.metrics['first_mismatch']}" for r in done if r.result.metrics["mismatches"]]:
+        raise FewbitsError(f"{what} is not what its oracles say, first at: {'; '.join(wrong)}.")
+
+
+@main.command()
 def results() -> None:
     """Show the committed records of full runs."""
     import pandas as pd

@@ -10,7 +10,7 @@ from scipy import stats
 
 from fewbits import project
 from fewbits.errors import FewbitsError
-from fewbits.study import records
+from fewbits.study import records, verdicts
 from fewbits.study.claims import Certainty, documents
 from fewbits.study.ledger import ledger, published
 from fewbits.study.records import Record
@@ -63,6 +63,48 @@ def test_s6_fails_on_its_ratio_and_s7_on_the_order(claims: None) -> None:
         store(arm, values)
     verdicts = ledger().set_index("id")["verdict"]
     assert (verdicts["S6"], verdicts["S7"]) == ("not reproduced", "not reproduced")
+
+
+M1 = [
+    "decode", "encode", "add", "sub", "mul", "div", "sqrt", "fma", "fma_rational", "comparisons", "modes", "binary16",
+]  # fmt: skip
+W2 = ["fixed_point", "shift", "stochastic"]
+
+
+def verified(check: str, mismatches: int) -> None:
+    result = {"config": {"check": check, "seed": 0}, "metrics": {"mismatches": mismatches}, "history": []}
+    where = {"commit": "c", "device": "d", "wall_seconds": 1, "peak_memory_bytes": 1, "versions": {}, "data": {}}
+    record = {"experiment": "float16", "version": 1, "profile": "full", "name": f"verify-{check}", "key": "k"}
+    path = records.published_folder() / "float16" / f"{check}.json"
+    parts = {"result": result | {"weights_sha256": None}, "provenance": where}
+    records.save(Record.model_validate(record | parts), path)
+
+
+@pytest.mark.parametrize(("claim", "checks"), [("M1", M1), ("W2", W2)])
+def test_m1_and_w2_need_every_one_of_their_checks(claims: None, claim: str, checks: list[str]) -> None:
+    (row,) = [each for document in documents() for each in document.claims if each.id == claim]
+
+    def verdict() -> str:
+        return str(verdicts.judge(row, records.full_records()).verdict)
+
+    for check in checks:
+        assert verdict() == "open"
+        verified(check, 0)
+    assert verdict() == "reproduced"
+    assert f"{checks[-1]} 0, n = 1" in ledger().set_index("id").loc[claim, "ours"]
+    for check in checks:
+        verified(check, 1)
+        assert verdict() == "not reproduced"
+        verified(check, 0)
+
+
+def test_the_checks_of_m1_and_w2_are_those_of_the_experiment() -> None:
+    from fewbits.experiments.float16 import PRESETS, Check
+
+    rows = {claim.id: claim for document in documents() for claim in document.claims}
+    conditions = {row: [each.left.where["check"] for each in rows[row].comparisons] for row in ("M1", "W2")}
+    assert conditions == {"M1": M1, "W2": W2}
+    assert {*M1, *W2} == {*Check} - {*PRESETS} | {"binary16"}
 
 
 def test_importing_the_ledger_does_not_import_torch() -> None:

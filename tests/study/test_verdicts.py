@@ -109,6 +109,33 @@ def test_one_seed_is_enough_where_chance_plays_no_part() -> None:
     assert judge(claim(WITHIN, minimum_seeds=1), runs("a", [106])).verdict is Verdict.NOT_REPRODUCED
 
 
+@pytest.mark.parametrize(
+    ("mismatches", "expected"),
+    [
+        ([0], Verdict.REPRODUCED),  # the interval is 0 … 0, and so are the bounds
+        ([1], Verdict.NOT_REPRODUCED),
+        ([4294967296], Verdict.NOT_REPRODUCED),
+        ([0, 0], Verdict.REPRODUCED),  # also of two seeds
+        ([0, 2], Verdict.OPEN),  # 1 ± 12.7
+        ([None], Verdict.OPEN),
+        ([], Verdict.OPEN),
+    ],
+)
+def test_a_number_that_must_be_met_exactly(mismatches: list[Any], expected: Verdict) -> None:
+    zero = {"operator": "within", "left": side("a"), "target": 0, "tolerance": 0}
+    row = claim(zero, published=[], minimum_seeds=1)
+    assert judge(row, runs("a", mismatches)).verdict is expected
+    unless_enough = judge(claim(zero, published=[]), runs("a", mismatches)).verdict
+    assert unless_enough is Verdict.OPEN, "three seeds are asked for unless the row says otherwise"
+
+
+def test_a_target_is_a_number_or_the_name_of_one() -> None:
+    assert judge(claim(WITHIN | {"target": 101.5}), runs("a", [99, 100, 101])).verdict is Verdict.REPRODUCED
+    assert judge(claim(WITHIN | {"target": 200}), runs("a", [99, 100, 101])).verdict is Verdict.NOT_REPRODUCED
+    with pytest.raises(ValueError, match="the target '100' is none of the published numbers"):
+        claim(WITHIN | {"target": "100"})
+
+
 def test_below_the_documents_scale_success_is_named_and_failure_refutes_nothing() -> None:
     row = claim(LESS, scale={"corpus": ["ptb", "wikitext-2"]})
     good, bad = ([10, 11, 12], [20, 21, 22]), ([20, 21, 22], [10, 11, 12])

@@ -71,11 +71,15 @@ class Selection(_Row):
 
 
 class Within(_Row):
-    """The mean of ``left`` is the published ``target``, up to an absolute ``tolerance``."""
+    """The mean of ``left`` is the ``target``, up to an absolute ``tolerance``.
+
+    The target is the name of a published number, or a number where none is published but the claim itself says which:
+    a format that is defined to the last bit has 0 mismatches.
+    """
 
     operator: Literal["within"]
     left: Selection
-    target: str
+    target: str | float
     tolerance: float = Field(ge=0)
 
 
@@ -156,7 +160,8 @@ def documents() -> list[Document]:
 def _targets(comparisons: list[Comparison]) -> Iterator[str]:
     for comparison in comparisons:
         if isinstance(comparison, Within):
-            yield comparison.target
+            if isinstance(comparison.target, str):
+                yield comparison.target
         elif isinstance(comparison, Ratio):
             yield from comparison.target
 

@@ -17,8 +17,8 @@ import resource
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +36,10 @@ from fewbits.study.profiles import Profile
 from fewbits.study.records import Metric, Provenance, Record, Result
 from fewbits.training.loop import OutOfTime
 
-EXPERIMENTS = ("lstm_perplexity",)  #: modules of fewbits.experiments, each with ``runs(profile)``
+EXPERIMENTS = ("lstm_perplexity", "float16")  #: modules of fewbits.experiments, each with ``runs(profile)``
+
+
+DEVICES = ("auto", "cpu", "cuda")  #: what can be asked for
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Computed:
     history: list[dict[str, float | int]]
     arrays: dict[str, list[float]]
     weights: Mapping[str, Tensor]
+    provenance: dict[str, str] = field(default_factory=dict)  #: what else to say of its making
 
 
 class Configuration(BaseModel, ABC):
@@ -67,6 +71,7 @@ class Configuration(BaseModel, ABC):
 
     experiment: ClassVar[str]  #: name of the module in ``fewbits.experiments``
     version: ClassVar[int]  #: raised when the computation changes its meaning, so that old records are not used
+    processor_only: ClassVar[bool] = False  #: the device that is asked for makes no difference: it is the CPU
 
     @property
     @abstractmethod
@@ -81,6 +86,10 @@ class Configuration(BaseModel, ABC):
     def compute(self, context: Context) -> Computed:
         """Do the work; seeds are part of the configuration."""
 
+    def runs_on(self, asked: str) -> str:
+        """Return "cpu" or "cuda": where it computes when ``asked`` is auto, cpu or cuda."""
+        return "cpu" if self.processor_only and asked in DEVICES else resolve(asked)
+
     def key(self, device: str) -> str:
         """Return the identity of the run on ``device``: 64 hexadecimal digits."""
         parts = [self.experiment, self.version, self.model_dump(mode="json"), device, self.data_hashes()]
@@ -93,7 +102,7 @@ def resolve(device: str = "auto") -> str:
     Raises:
         FewbitsError: If another word is given, or CUDA is asked for where there is none.
     """
-    if device not in ("auto", "cpu", "cuda"):
+    if device not in DEVICES:
         raise FewbitsError(f"device {device!r} is unknown; it is auto, cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise FewbitsError("there is no CUDA device here; use device auto or cpu.")
@@ -110,11 +119,12 @@ def run(
     progress: bool = True,
 ) -> Record:
     """Return the record of ``configuration``: loaded if there is one, else computed and, but for ``smoke``, kept."""
-    device = resolve(device)
+    kept = recorded(configuration, profile, device)
+    if kept is not None:
+        return records.load(kept)
+    device = configuration.runs_on(device)
     key = configuration.key(device)
     path = _path(configuration, profile, key)
-    if path is not None and path.exists():
-        return records.load(path)
     checkpoint = _checkpoint(profile, key)
     start = time.monotonic()
     with torch.random.fork_rng(), _quiet():
@@ -132,13 +142,36 @@ def run(
             arrays=computed.arrays,
             weights_sha256=weights_hash(computed.weights),
         ),
-        provenance=_provenance(device, time.monotonic() - start, configuration.data_hashes()),
+        provenance=_provenance(device, time.monotonic() - start, configuration.data_hashes(), computed.provenance),
     )
     if path is not None:
         records.save(record, path)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return record
+
+
+def recorded(configuration: Configuration, profile: Profile, device: str = "auto") -> Path | None:
+    """Return the file that holds the record of ``configuration``, or ``None`` if there is none."""
+    path = _path(configuration, profile, configuration.key(configuration.runs_on(device)))
+    return path if path is not None and path.exists() else None
+
+
+def run_each(
+    configurations: Iterable[Configuration],
+    profile: Profile,
+    *,
+    device: str = "auto",
+    budget_minutes: float | None = None,
+) -> Iterator[Record]:
+    """Run or load one after another, and end early when the time is used up.
+
+    An unfinished run goes on from its checkpoint next time.
+    """
+    deadline = math.inf if budget_minutes is None else time.monotonic() + 60 * budget_minutes
+    with contextlib.suppress(OutOfTime):
+        for configuration in configurations:
+            yield run(configuration, profile, device=device, deadline=deadline)
 
 
 def planned(profile: Profile = Profile.FULL) -> list[Configuration]:
@@ -162,16 +195,8 @@ def run_full(device: str = "auto", budget_minutes: float | None = None, only: st
     runs = [c for c in planned() if only in (None, c.name)]
     if not runs:
         raise FewbitsError(f"no full run is called {only!r}; there are: {', '.join(c.name for c in planned())}.")
-    deadline = math.inf if budget_minutes is None else time.monotonic() + 60 * budget_minutes
-    made = []
-    for configuration in runs:
-        path = _path(configuration, Profile.FULL, configuration.key(device))
-        if path is not None and not path.exists():
-            try:
-                made.append(run(configuration, Profile.FULL, device=device, deadline=deadline))
-            except OutOfTime:
-                break
-    return made
+    missing = [each for each in runs if recorded(each, Profile.FULL, device) is None]
+    return [*run_each(missing, Profile.FULL, device=device, budget_minutes=budget_minutes)]
 
 
 def _path(configuration: Configuration, profile: Profile, key: str) -> Path | None:
@@ -231,7 +256,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _provenance(device: str, seconds: float, data: dict[str, str]) -> Provenance:
+def _provenance(device: str, seconds: float, data: dict[str, str], more: dict[str, Any]) -> Provenance:
     names: dict[str, Any] = {name: version(name) for name in ("torch", "numpy", "fewbits")}
     cuda = device == "cuda"
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -242,6 +267,7 @@ def _provenance(device: str, seconds: float, data: dict[str, str]) -> Provenance
         peak_memory_bytes=peak,
         versions={"python": platform.python_version(), **names},
         data=data,
+        **more,
     )
 
 

@@ -9,8 +9,11 @@ a 95 % t-interval over the seeds. Then:
 * Order: *not reproduced* if the interval lies wholly inside the tolerance of equality (a difference that does not
   matter, however sure); else *reproduced* if it lies wholly on the claimed side of zero, *not reproduced* if wholly on
   the other side; else *open*: more seeds may tell.
-* Value and ratio: *reproduced* if the interval lies wholly inside the tolerance around the published number, *not
-  reproduced* if wholly outside; else *open*.
+* Value and ratio: *reproduced* if the interval lies wholly inside the tolerance around the published number (or the
+  number that the comparison itself gives), *not reproduced* if wholly outside; else *open*. The bounds belong to the
+  inside: a tolerance of 0 asks for that very number.
+* A row that asks for one seed says that chance plays no part, as where mismatches are counted. Then one record is
+  enough, and the interval is its number itself.
 * Scale: if a record does not meet the row's scale condition (the document's corpus or model size), a comparison that
   holds is *reproduced at reduced scale*, and one that fails is *open*, since a small trial refutes nothing.
 * A row with several comparisons: *not reproduced* if one is not; else *open* if one is; else *reproduced at reduced
@@ -128,7 +131,7 @@ def _verdict(comparison: Comparison, estimate: Estimate, published: list[Publish
             return Verdict.NOT_REPRODUCED
         return Verdict.REPRODUCED if estimate.high < 0 else Verdict.OPEN
     if isinstance(comparison, Within):
-        target = values[comparison.target]
+        target = values[comparison.target] if isinstance(comparison.target, str) else comparison.target
         return _inside(estimate, target - tolerance, target + tolerance)
     target = values[comparison.target[0]] / values[comparison.target[1]]
     return _inside(estimate, target / tolerance, target * tolerance)
