@@ -58,6 +58,11 @@ def test_the_note_names_data_profile_seeds_machine_and_keys() -> None:
     assert page.tags == ["p", "code", "code", "code"]
 
 
+def test_the_note_leaves_out_what_no_record_has() -> None:
+    page = Page(figures.provenance([record(corpus=None, seed=None)]).data)
+    assert page.text == "Profile: laptop · machine: CPU · records: 01234567"
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

@@ -32,15 +32,17 @@ def provenance(found: Iterable[Record]) -> HTML:
     if not rows:
         return HTML('<p class="provenance">No stored record yet: open.</p>')
 
-    def each(values: Iterable[object]) -> str:
-        return escape(", ".join(sorted({str(value) for value in values})))
-
+    configs = [record.result.config for record in rows]
+    values: dict[str, Iterable[object]] = {
+        "data": (config.get("corpus") for config in configs),
+        "profile": (record.profile for record in rows),
+        "seeds": (config.get("seed") for config in configs),
+        "machine": (record.provenance.device for record in rows),
+    }
+    named = {what: sorted({str(value) for value in found if value is not None}) for what, found in values.items()}
+    text = " · ".join(f"{what}: {', '.join(texts)}" for what, texts in named.items() if texts)
     keys = ", ".join(f"<code>{escape(record.key[:8])}</code>" for record in rows)
-    return HTML(
-        f'<p class="provenance">Data: {each(r.result.config.get("corpus") for r in rows)} · '
-        f"profile: {each(r.profile for r in rows)} · seeds: {each(r.result.config.get('seed') for r in rows)} · "
-        f"machine: {each(r.provenance.device for r in rows)} · records: {keys}</p>"
-    )
+    return HTML(f'<p class="provenance">{escape(text[:1].upper() + text[1:])} · records: {keys}</p>')
 
 
 def curves(axis: Axes, found: Iterable[Record], title: str) -> None:
