@@ -178,10 +178,12 @@ def test_verify_fails_on_a_mismatch_and_says_the_first(monkeypatch: pytest.Monke
 
 
 def test_verify_that_is_out_of_time_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    verification(monkeypatch, [Checked("add"), Checked("sub"), Checked("mul")], done=1)
+    verification(monkeypatch, [Checked("add"), Checked("sub"), Checked("mul")], kept=("mul",), done=2)
     result = CliRunner().invoke(main, ["verify", "float16", "--budget", "1"])
     assert result.exit_code == 0
-    assert result.output.splitlines()[2:] == ["2 are unfinished; the same command goes on where this one stopped."]
+    _, first, second, *notes = result.output.splitlines()
+    assert [line.split()[0] for line in (first, second)] == ["mul", "add"], "what is recorded comes first"
+    assert notes[1:] == ["1 are unfinished; the same command goes on where this one stopped."]
 
 
 def test_ledger_prints_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +201,14 @@ def test_results_print_a_line_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
         result=Result(config={}, metrics={"perplexity": 110.5}, history=[], weights_sha256=None),
         provenance=Provenance(commit="c", device="CPU", wall_seconds=1800, peak_memory_bytes=1, versions={}, data={}),
     )
-    monkeypatch.setattr(records, "full_records", lambda: [record])
-    header, line = CliRunner().invoke(main, ["results"]).output.splitlines()
-    assert header.split() == ["experiment", "run", "device", "perplexity", "hours"]
-    assert line.split() == ["lstm", "float-0", "CPU", "110.5", "0.5"]
+    counted = Result(config={}, metrics={"cases": 7}, history=[], weights_sha256=None)
+    other = record.model_copy(update={"experiment": "formats", "result": counted})
+    monkeypatch.setattr(records, "full_records", lambda: [other, record])
+    tables = CliRunner().invoke(main, ["results"]).output.split("\n\n")
+    words = [[line.split() for line in table.splitlines()] for table in tables]
+    assert words == [
+        [["experiment", "run", "device", "cases", "hours"], ["formats", "float-0", "CPU", "7", "0.5"]],
+        [["experiment", "run", "device", "perplexity", "hours"], ["lstm", "float-0", "CPU", "110.5", "0.5"]],
+    ]
     monkeypatch.setattr(records, "full_records", list)
     assert CliRunner().invoke(main, ["results"]).output == "nothing yet\n"

@@ -36,13 +36,17 @@ def measured() -> pd.DataFrame:
     return rows.loc[rows["ours"] != "", ["id", "claim", "published", "ours", "verdict", "chapter"]]
 
 
-def results() -> pd.DataFrame:
-    """Return the metrics of every committed ``full`` record, one row a run."""
+def results(experiment: str) -> pd.DataFrame:
+    """Return the metrics of the committed ``full`` records of an experiment, one row a run; hashes cut to 12 digits."""
     rows = [
-        {"experiment": record.experiment, "run": record.name} | record.result.metrics
-        for record in records.full_records()
+        {"run": record.name} | {name: _short(value) for name, value in record.result.metrics.items()}
+        for record in records.full_records(experiment)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).dropna(axis=1, how="all")
+
+
+def _short(value: records.Metric) -> records.Metric:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value
 
 
 def provenance() -> pd.DataFrame:
@@ -102,16 +106,18 @@ def _options(kind: type) -> str:
 
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
-    "ledger": ledger_table, "verdicts": verdicts, "measured": measured, "results": results,
-    "provenance": provenance, "data": data.data_table, "versions": versions, "machine": machine, "support": support,
+    "ledger": ledger_table, "verdicts": verdicts, "measured": measured, "provenance": provenance, "data": data.data_table,
+     "versions": versions, "machine": machine, "support": support,
 }  # fmt: skip
 
 
 def frame(name: str) -> pd.DataFrame:
-    """Return the table ``name``; ``published:NAME`` is a tidy table of a paper's numbers.
+    """Return the table ``name``; ``published:NAME`` has a paper's numbers, ``results:EXPERIMENT`` those of our records.
 
     Raises:
         KeyError: If there is no table of that name.
     """
     kind, _, argument = name.partition(":")
-    return ledger.published(argument) if kind == "published" else FRAMES[kind]()
+    if argument:
+        return {"published": ledger.published, "results": results}[kind](argument)
+    return FRAMES[kind]()

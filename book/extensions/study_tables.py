@@ -41,7 +41,7 @@ class StudyTable(SphinxDirective):
             rows = frame(self.arguments[0])
         except KeyError as error:
             known = ", ".join(sorted(FRAMES))
-            raise self.error(f"no table {error}; there are: {known}, published:NAME") from error
+            raise self.error(f"no table {error}; there are: {known}, published:NAME, results:EXPERIMENT") from error
         except FewbitsError as error:
             raise self.error(str(error)) from error
         if rows.empty:

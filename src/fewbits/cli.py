@@ -161,6 +161,7 @@ def verify(what: str, profile: str, budget: float | None) -> None:
 
     checks = float16.runs(Profile(profile))
     kept = {check.name: path for check in checks if (path := recorded(check, Profile(profile)))}
+    checks.sort(key=lambda check: check.name not in kept)  # what is there is shown before anything is computed
     click.echo(f"{'check':18} {'cases':>13} {'mismatches':>10} {'seconds':>8}")
     done = []
     for check, record in zip(checks, run_each(checks, Profile(profile), budget_minutes=budget), strict=False):
@@ -182,17 +183,24 @@ def verify(what: str, profile: str, budget: float | None) -> None:
 @main.command()
 def results() -> None:
     """Show the committed records of full runs."""
+    from itertools import groupby
+
     import pandas as pd
 
     from fewbits.study.records import full_records
 
-    rows = [
-        {"experiment": record.experiment, "run": record.name, "device": record.provenance.device}
-        | record.result.metrics
-        | {"hours": record.provenance.wall_seconds / 3600}
-        for record in full_records()
-    ]
-    _print(pd.DataFrame(rows))
+    found = full_records()
+    if not found:
+        click.echo("nothing yet")
+    for number, (experiment, group) in enumerate(groupby(found, lambda record: record.experiment)):
+        rows = [
+            {"experiment": experiment, "run": record.name, "device": record.provenance.device}
+            | record.result.metrics
+            | {"hours": record.provenance.wall_seconds / 3600}
+            for record in group
+        ]
+        click.echo("\n" * (number > 0), nl=False)
+        _print(pd.DataFrame(rows))
 
 
 @main.command()

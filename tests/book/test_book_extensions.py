@@ -120,8 +120,8 @@ def test_a_chapter_in_a_table_is_a_link_once_it_exists(checkout: Path, monkeypat
 
 
 def test_a_table_without_rows_says_so_and_loads_no_script(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(study_frames.FRAMES, "results", lambda: pd.DataFrame(columns=["run"]))
-    page, _ = built(checkout, "```{study-table} results\n:empty: No run yet.\n```")
+    monkeypatch.setitem(study_frames.FRAMES, "provenance", lambda: pd.DataFrame(columns=["run"]))
+    page, _ = built(checkout, "```{study-table} provenance\n:empty: No run yet.\n```")
     assert "No run yet." in page
     assert "<table" not in page
     assert "datatables" not in page
@@ -132,8 +132,9 @@ def test_an_unknown_table_is_an_error_that_names_the_tables(checkout: Path) -> N
 
 
 def test_the_results_table_and_the_csv_hold_the_records(checkout: Path) -> None:
-    row = study_frames.results().iloc[0]
-    assert (row["experiment"], row["run"], row["test_perplexity"]) == ("lstm", "float", 110.25)
+    row = study_frames.frame("results:lstm").iloc[0]
+    assert (row["run"], row["test_perplexity"]) == ("float", 110.25)
+    assert study_frames.frame("results:none").empty
     made = study_frames.provenance().iloc[0]
     assert (made["minutes"], made["peak memory"], made["versions"]) == (1.5, "2 MiB", "torch 2")
     assert made["commit"] == "0123456789ab+changes"

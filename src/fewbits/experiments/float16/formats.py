@@ -91,8 +91,9 @@ def _with_small_numbers_right(numbers: Bits, patterns: Bits) -> Bits:
     """
     small = (numbers > 2.0**-127) & (numbers < 2.0**-126)
     shifted = (numbers[small] * np.float32(2**64)).astype(patterns.dtype)
-    patterns[small] = (shifted.view(np.uint8) - np.uint8(64)).view(patterns.dtype)
-    return patterns
+    right = patterns.copy()
+    right[small] = (shifted.view(np.uint8) - np.uint8(64)).view(patterns.dtype)
+    return right
 
 
 def _unless_nan(numbers: Bits) -> Bits:
