@@ -106,8 +106,8 @@ def _options(kind: type) -> str:
 
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
-    "ledger": ledger_table, "verdicts": verdicts, "measured": measured, "provenance": provenance, "data": data.data_table,
-     "versions": versions, "machine": machine, "support": support,
+    "ledger": ledger_table, "verdicts": verdicts, "measured": measured, "provenance": provenance,
+    "data": data.data_table, "versions": versions, "machine": machine, "support": support,
 }  # fmt: skip
 
 

@@ -304,3 +304,11 @@ def test_a_check_knows_the_files_that_it_verifies() -> None:
     sources = {check: small(check).source() for check in Check}
     assert sources[Check.ADD] == sources[Check.MODES] != sources[Check.FIXED_POINT] == sources[Check.BFLOAT16]
     assert len(set(sources.values())) == 2
+
+
+def test_all_checks_are_done_but_at_smoke_and_the_seed_can_be_chosen() -> None:
+    for profile in (Profile.LAPTOP, Profile.FULL):
+        assert [each.check for each in runs(profile)] == list(Check)
+    assert {each.check for each in runs(Profile.SMOKE)} < set(Check)
+    assert runs(Profile.SMOKE, checks=[Check.MODES])[0].check is Check.MODES
+    assert {each.seed for each in runs(Profile.LAPTOP, seed=3)} == {3}
