@@ -1,7 +1,6 @@
 """The interface of all classifiers."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ class Classifier(nn.Module, ABC):
     is one: it normalises exactly, so that perplexities of different classifiers can be compared.
     """
 
-    is_probability: ClassVar[bool]  #: True if ``scores`` are log-probabilities
+    is_probability: bool  #: True if ``scores`` are log-probabilities
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__()

@@ -1,7 +1,5 @@
 """The exact softmax over the whole vocabulary."""
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ class Softmax(Classifier):
     True
     """
 
-    is_probability: ClassVar[bool] = True
+    is_probability = True
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__(hidden_size, vocabulary_size)
@@ -33,9 +31,9 @@ class Softmax(Classifier):
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats."""
-        return F.cross_entropy(self.output(hidden).flatten(0, -2), target.flatten())
+        return F.cross_entropy(self.output(hidden).reshape(-1, self.vocabulary_size), target.reshape(-1))
 
     def nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Return −log p(target) without keeping the log-probabilities of all words."""
-        logits = self.output(hidden).float().flatten(0, -2)
-        return F.cross_entropy(logits, target.flatten(), reduction="none").view_as(target)
+        logits = self.output(hidden).float().reshape(-1, self.vocabulary_size)
+        return F.cross_entropy(logits, target.reshape(-1), reduction="none").view_as(target)
