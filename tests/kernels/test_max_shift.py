@@ -49,7 +49,7 @@ def perceptron(hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> 
 )
 def blocks(request, monkeypatch):
     """Blocks of a few logits and rows, with rests at both ends, must not be seen from outside."""
-    module = sys.modules["fewbits.kernels.max_shift_loss"]  # the package has a function of that name
+    module = sys.modules["fewbits.kernels.max_shift"]
     monkeypatch.setattr(module, "_LOGITS_IN_WORK", request.param[0])
     monkeypatch.setattr(module, "_ROWS_IN_WORK", request.param[1])
 
