@@ -154,7 +154,8 @@ def full(device: str, budget: float | None, only: str | None) -> None:
 def verify(what: str, profile: str, budget: float | None) -> None:
     """Compare WHAT with independent oracles, case by case; a stopped verification goes on where it was.
 
-    The full profile compares all cases and keeps a record of each check; a check that has one is not done again.
+    The full profile compares all cases where they can be counted, many random ones elsewhere, and keeps a record of
+    each check; a check that has one is not done again.
     """
     from fewbits.experiments import float16
     from fewbits.study.run import recorded, run_each
@@ -177,7 +178,10 @@ def verify(what: str, profile: str, budget: float | None) -> None:
     if len(done) < len(checks):
         click.echo(f"{len(checks) - len(done)} are unfinished; the same command goes on where this one stopped.")
     if wrong := [f"{r.name} {r.result.metrics['first_mismatch']}" for r in done if r.result.metrics["mismatches"]]:
-        raise FewbitsError(f"{what} is not what its oracles say, first at: {'; '.join(wrong)}.")
+        raise FewbitsError(
+            f"{what} is not what its oracles say, first at: {'; '.join(wrong)}. Look at the versions of numpy and "
+            "ml_dtypes, then compare the case with fewbits.formats.float16.reference."
+        )
 
 
 @main.command()

@@ -114,8 +114,8 @@ class SizeReport:
 
     @property
     def ratio(self) -> float:
-        """Float size over size."""
-        return self.float_bits / self.bits
+        """Float size over size; 1 for a model without parameters."""
+        return self.float_bits / self.bits if self.bits else 1.0
 
     def table(self) -> "pd.DataFrame":
         """Return one row a tensor, for notebooks."""

@@ -114,3 +114,9 @@ def test_counts_and_entropy_are_those_of_python_and_scipy(values):
 def test_counts_of_more_than_a_million_codes():
     integers = torch.arange(-1, 2, dtype=torch.int8).repeat(10**6)
     assert IntegerGrid(-1, 1).counts(integers).tolist() == [10**6] * 3
+
+
+def test_a_grid_is_of_whole_numbers():
+    for low, high in ((0.5, 3.5), ("a", 3)):
+        with pytest.raises(FewbitsError, match="whole numbers"):
+            IntegerGrid(low, high)

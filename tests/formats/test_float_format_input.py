@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -159,3 +160,11 @@ def test_only_short_formats_list_their_values() -> None:
     assert TF32.values().numel() == 2 * 255 * 2**10 - 1
     with pytest.raises(FewbitsError, match=r"2\^32 encodings"):
         BINARY32.values()
+
+
+def test_what_is_no_tensor_is_refused() -> None:
+    for wrong in (np.float32([1]), [1.0]):
+        with pytest.raises(FewbitsError, match=f"what is rounded is a {type(wrong).__name__}; give a torch tensor"):
+            BINARY16.encode(wrong)  # type: ignore[arg-type]
+    with pytest.raises(FewbitsError, match="what is decoded is a ndarray"):
+        BINARY16.decode(np.uint16([1]))  # type: ignore[arg-type]

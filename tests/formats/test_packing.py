@@ -56,7 +56,7 @@ def test_values_that_do_not_fit_are_refused(value):
         pack_bits(torch.tensor([0, value]), 2)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.bfloat16])
 def test_only_integers_are_packed(dtype):
     with pytest.raises(FewbitsError, match="only integers"):
         pack_bits(torch.ones(3, dtype=dtype), 2)
@@ -75,3 +75,10 @@ def test_truncated_and_dirty_streams_are_refused():
     packed[-1] |= 0x80
     with pytest.raises(FewbitsError, match="padding"):
         unpack_bits(packed, 3, 5)
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(FewbitsError, match="what is packed is a ndarray; give a torch tensor"):
+        pack_bits(np.array([1]), 2)
+    with pytest.raises(FewbitsError, match="what is unpacked is a bytes"):
+        unpack_bits(b"!", 2, 3)

@@ -35,6 +35,8 @@ class IntegerGrid:
 
     def __post_init__(self) -> None:
         """Refuse a grid without two points, one whose high is not on it, and one that int32 does not hold."""
+        if not all(isinstance(number, int) for number in (self.low, self.high, self.step)):
+            raise FewbitsError(f"{self} is no grid: low, high and step are whole numbers.")
         if self.step < 1 or self.high <= self.low or (self.high - self.low) % self.step:
             raise FewbitsError(f"{self} is no grid: high must be low plus a positive number of steps.")
         if not all(_holds(torch.int32, number) for number in (self.low, self.high, self.high - self.low)):
@@ -66,13 +68,15 @@ class IntegerGrid:
         """
         flat = integers.detach().cpu().reshape(-1)
         if flat.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8):
-            raise FewbitsError(f"codes are {flat.dtype}; codes of {self} are integers, so encode the tensor first.")
+            raise FewbitsError(f"codes are {flat.dtype}; give int8 to int64 or uint8, as a quantizer's encode returns.")
         if flat.numel() and not self.low <= int(flat.min()) <= int(flat.max()) <= self.high:
-            raise FewbitsError(f"integers from {int(flat.min())} to {int(flat.max())} do not lie on {self}.")
+            raise FewbitsError(
+                f"integers from {int(flat.min())} to {int(flat.max())} do not lie on {self}; encode with this grid."
+            )
         numbers = flat.to(torch.int32) - self.low
         if self.step > 1:
             if (numbers % self.step).any():
-                raise FewbitsError(f"an integer lies between two points of {self}.")
+                raise FewbitsError(f"an integer lies between two points of {self}; encode with this grid.")
             numbers //= self.step
         return numbers
 

@@ -19,7 +19,7 @@ class Specials(Enum):
     IEEE = auto()  #: the highest exponent: ±infinity (mantissa 0) and NaN (any other)
     FN = auto()  #: finite, and NaN in the encoding of all ones only (of either sign)
     FNUZ = auto()  #: finite, unsigned zero: the encoding of −0 is the only NaN
-    NONE = auto()  #: every encoding is a finite number
+    NONE = auto()  #: every encoding is a finite number; ml_dtypes says FN here too, of formats below 8 bits
 
 
 class Subnormals(Enum):
@@ -39,8 +39,9 @@ class FloatFormat:
 
     Rounding happens once, on the integers of the input, to the grid that the format would have without an upper limit
     on its exponent. Ties to even look at the mantissa; where it has no bits, the larger magnitude wins (IEEE 754-2019,
-    4.3.1). With FLUSH the grid below the smallest normal number is 0 and that number, and a number between them goes to
-    one of the two as the mode says. With NORMAL the smallest number takes all positive ones below it, in every mode.
+    4.3.1; 0 counts as even). With FLUSH the grid below the smallest normal number is 0 and that number, and a number
+    between them goes to one of the two as the mode says. With NORMAL the smallest number takes all positive ones below
+    it, in every mode.
 
     A result above the largest number overflows (IEEE 754, 7.4). It becomes ±infinity in NEAREST_EVEN, NEAREST_AWAY and
     STOCHASTIC, and in the modes that point away from zero there: UP for positive, DOWN for negative numbers. It becomes
@@ -113,7 +114,7 @@ class FloatFormat:
 
     @property
     def epsilon(self) -> float:
-        """The distance of a power of two to the next larger number, as a part of it: 2^−m."""
+        """The distance of a power of two to the next larger number, relative to it: 2^−m."""
         return 2.0**-self.mantissa_bits
 
     def encode(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewbits.errors import FewbitsError
+from fewbits.formats.packing import check_tensor
 from fewbits.formats.rounding import RoundingMode, round_shift
 
 FRACTION_BITS = 52  #: bits of a significand below its leading one: those of float64, the widest input
@@ -74,9 +75,9 @@ class FloatParts:
             x: float16, bfloat16, float32 or float64, of any shape and stride, on any device.
 
         Raises:
-            FewbitsError: If x has another type.
+            FewbitsError: If x is no tensor, or of another type.
         """
-        layout = _layout(x.dtype)
+        layout = _layout(check_tensor(x, "what is rounded").dtype)
         pattern = x.detach().view(layout.integer).to(torch.int64)
         magnitude = pattern & (1 << (layout.width - 1)) - 1
         field = magnitude >> layout.mantissa_bits
@@ -163,10 +164,11 @@ def check_patterns(patterns: Tensor, low: int, high: int, name: object) -> Tenso
     """Return integer codes as int64.
 
     Raises:
-        FewbitsError: If they are no integers, or one lies outside low … high, the codes of the format ``name``.
+        FewbitsError: If they are no tensor of integers, or one lies outside low … high, the codes of ``name``.
     """
-    if patterns.dtype.is_floating_point or patterns.dtype.is_complex or patterns.dtype == torch.bool:
-        raise FewbitsError(f"codes are {patterns.dtype}; {name} decodes integers, as its encode returns them.")
+    dtype = check_tensor(patterns, "what is decoded").dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        raise FewbitsError(f"codes are {dtype}; {name} decodes integers, as its encode returns them.")
     wide = patterns.to(torch.int64)
     if wide.numel() and (int(wide.min()) < low or int(wide.max()) > high):
         raise FewbitsError(f"codes from {int(wide.min())} to {int(wide.max())} are not all of {low} … {high}: {name}.")

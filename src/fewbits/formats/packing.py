@@ -20,6 +20,17 @@ def check_bits(bits: int) -> int:
     return bits
 
 
+def check_tensor(x: Tensor, what: str) -> Tensor:
+    """Return ``x`` if it is a tensor.
+
+    Raises:
+        FewbitsError: If it is not.
+    """
+    if not isinstance(x, Tensor):
+        raise FewbitsError(f"{what} is a {type(x).__name__}; give a torch tensor, as torch.as_tensor makes one.")
+    return x
+
+
 def pack_bits(values: Tensor, bits: int) -> Tensor:
     """Pack unsigned integers below 2^bits into bytes, least significant bit first, rows and bytes run through.
 
@@ -37,9 +48,10 @@ def pack_bits(values: Tensor, bits: int) -> Tensor:
     [33]
     """
     check_bits(bits)
-    flat = values.detach().cpu().reshape(-1).numpy()
-    if flat.dtype.kind not in "iu":
+    dtype = check_tensor(values, "what is packed").dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype is torch.bool:
         raise FewbitsError(f"values are {values.dtype}; only integers are packed, so encode or round them first.")
+    flat = values.detach().cpu().reshape(-1).numpy()
     if flat.size and (flat.min() < 0 or int(flat.max()) >> bits):
         raise FewbitsError(f"values from {flat.min()} to {flat.max()} do not fit {bits} unsigned bits.")
     octets = np.zeros((-(-flat.size // 8), 8), np.uint16)
@@ -62,7 +74,7 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     """
     check_bits(bits)
     expected = -(-count * bits // 8)
-    if count < 0 or packed.dtype != torch.uint8 or packed.numel() != expected:
+    if count < 0 or check_tensor(packed, "what is unpacked").dtype != torch.uint8 or packed.numel() != expected:
         raise FewbitsError(
             f"{count} codes of {bits} bits take {expected} bytes, found {packed.numel()} of {packed.dtype}: "
             "the packed data is truncated or not ours."

@@ -183,7 +183,8 @@ def _sum_of_all(magnitudes: Bits, bits: Bits) -> tuple[Bits, Bits]:
 
 
 def _sample(rounding: Callable[..., Tensor], size: Size, words: Bits) -> tuple[Bits, Bits]:
-    numbers, draws = torch.from_numpy(words.view(np.float64)), size.cases or 1
+    assert size.cases is not None  # this check has no end of cases
+    numbers, draws = torch.from_numpy(words.view(np.float64)), size.cases
     low, high = rounding(numbers, RoundingMode.DOWN), rounding(numbers, RoundingMode.UP)
     generator = torch.Generator().manual_seed(size.seed)
     rounded = rounding(numbers.expand(draws, -1), RoundingMode.STOCHASTIC, generator)
