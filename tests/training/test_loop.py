@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import FewbitsError
-from fewbits.training.loop import History, OutOfTime, Trainer
+from fewbits.training.loop import Diverged, History, OutOfTime, Trainer
 from fewbits.training.settings import Precision, Training
 
 
@@ -166,7 +166,7 @@ def test_frozen_parameters_stay_and_do_not_count_for_the_norm() -> None:
 def test_a_training_loss_that_is_no_number_names_step_and_remedy(bad: float, tmp_path: Path) -> None:
     path = tmp_path / "it.pt"
     task = Scripted([1.0, 1.0], losses=[1.0, 1.0, 1.0, 1.0, bad, 1.0])
-    with pytest.raises(FewbitsError) as caught:
+    with pytest.raises(Diverged) as caught:
         trainer(task, Training(learning_rate=3.0, clip=0.5, epochs=2), checkpoint=path).fit()
     message = str(caught.value)
     assert f"{bad} in epoch 2, step 2" in message
@@ -180,9 +180,16 @@ def test_a_training_loss_that_is_no_number_names_step_and_remedy(bad: float, tmp
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_validation_loss_that_is_no_number_names_step_and_remedy(bad: float, tmp_path: Path) -> None:
     path = tmp_path / "it.pt"
-    with pytest.raises(FewbitsError, match=rf"{bad} after epoch 2, step 3: .*Lower the learning rate \(now 3\)"):
+    with pytest.raises(Diverged, match=rf"{bad} after epoch 2, step 3: .*Lower the learning rate \(now 3\)"):
         trainer(Scripted([1.0, bad]), Training(learning_rate=3.0, epochs=2), checkpoint=path).fit()
     assert torch.load(path, weights_only=True)["at"]["epoch"] == 1
+
+
+def test_diverging_is_an_error_for_people_too_and_running_out_of_time_is_not_diverging() -> None:
+    assert issubclass(Diverged, FewbitsError)
+    with pytest.raises(OutOfTime) as caught:
+        trainer(Scripted([1.0]), deadline=time.monotonic() - 1).fit()
+    assert not isinstance(caught.value, Diverged)
 
 
 # --- stopping and going on --------------------------------------------------------------------------------------------

@@ -3,5 +3,6 @@
 from fewbits.models.feed_forward import FeedForwardBody
 from fewbits.models.language_model import LanguageModel
 from fewbits.models.recurrent import Cell, RecurrentBody
+from fewbits.models.seq2seq import Seq2Seq, padded
 
-__all__ = ["Cell", "FeedForwardBody", "LanguageModel", "RecurrentBody"]
+__all__ = ["Cell", "FeedForwardBody", "LanguageModel", "RecurrentBody", "Seq2Seq", "padded"]

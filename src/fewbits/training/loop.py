@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fewbits import atomic
 from fewbits.errors import FewbitsError
-from fewbits.training.settings import Precision, Training
+from fewbits.training.settings import Optimizer, Precision, Schedule, Training
 
 History = list[dict[str, float | int]]
 
@@ -27,6 +27,10 @@ _NO_CHECKPOINT = (
 
 class OutOfTime(FewbitsError):
     """The deadline passed; a checkpoint was written."""
+
+
+class Diverged(FewbitsError):
+    """The training loss or the validation loss is not finite."""
 
 
 class Task(Protocol):
@@ -83,16 +87,16 @@ class Trainer:
         self.task, self.training, self.checkpoint, self.every = task, training, checkpoint, every
         self.deadline, self.progress = deadline, progress
         self.model = self.fabric.to_device(task.model)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=training.learning_rate)
+        self.optimizer = _optimizer(self.model, training)
         self.best = _copy(self.model)
         self.at: dict[str, Any] = {"epoch": 0, "step": 0, "stale": 0, "loss": 0.0, "best": math.inf, "history": []}
 
     def fit(self) -> History:
-        """Train, leave the weights of the best validation loss in the model, return one row an epoch.
+        """Train, leave the weights that the schedule keeps in the model, return one row an epoch.
 
         Raises:
-            FewbitsError: If a loss is not finite (the last checkpoint is kept), the checkpoint is damaged or that of
-                another training, or it cannot be written.
+            Diverged: If a loss is not finite; the last checkpoint is kept.
+            FewbitsError: If the checkpoint is damaged or that of another training, or it cannot be written.
             OutOfTime: If the deadline passed.
         """
         if self.checkpoint is not None and self.checkpoint.exists():
@@ -125,7 +129,7 @@ class Trainer:
     def _count(self, loss: Tensor, step: int) -> None:
         self.at["loss"] += loss.item()
         if not math.isfinite(self.at["loss"]):
-            raise FewbitsError(
+            raise Diverged(
                 f"the training loss is {loss.item()} in epoch {self.at['epoch'] + 1}, step {step + 1}: it diverged. "
                 + self._remedy()
             )
@@ -139,14 +143,14 @@ class Trainer:
     def _validate(self) -> None:
         valid, group = self.task.validate(), self.optimizer.param_groups[0]
         if not math.isfinite(valid):
-            raise FewbitsError(
+            raise Diverged(
                 f"the validation loss is {valid} after epoch {self.at['epoch'] + 1}, step {self.task.steps}: "
                 f"training diverged. {self._remedy()}"
             )
         train = self.at["loss"] / self.task.steps
         row = {"epoch": self.at["epoch"] + 1, "learning_rate": group["lr"], "train_loss": train, "valid_loss": valid}
         self.at["history"].append(row)
-        if valid < self.at["best"]:
+        if valid < self.at["best"] or self.training.schedule is Schedule.CONSTANT:
             self.at |= {"best": valid, "stale": 0}
             self.best = _copy(self.model)
         else:
@@ -184,6 +188,14 @@ class Trainer:
         torch.set_rng_state(saved["random"]["cpu"].cpu())
         if torch.cuda.is_available() and len(saved["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([state.cpu() for state in saved["random"]["cuda"]])
+
+
+def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    match training.optimizer:
+        case Optimizer.SGD:
+            return torch.optim.SGD(model.parameters(), lr=training.learning_rate)
+        case Optimizer.ADAM:
+            return torch.optim.Adam(model.parameters(), lr=training.learning_rate, fused=True)
 
 
 def _check_arithmetic(device: torch.device, precision: Precision) -> None:

@@ -12,8 +12,29 @@ class Precision(StrEnum):
     BFLOAT16 = "bf16-mixed"  #: autocast
 
 
+class Optimizer(StrEnum):
+    """The rule that turns gradients into steps."""
+
+    SGD = "sgd"
+    ADAM = "adam"  #: Kingma and Ba 2015, PyTorch's constants
+
+
+class Schedule(StrEnum):
+    """What validation decides."""
+
+    PLATEAU = "plateau"  #: the learning rate, when to stop, and which weights are kept: the best
+    CONSTANT = "constant"  #: nothing: the rate stays, every epoch is run, the last weights are kept
+
+
 class Training(BaseModel):
-    """Plain SGD that lowers its learning rate when validation stops improving (Zaremba et al. 2014)."""
+    """Plain SGD that lowers its learning rate when validation stops improving (Zaremba et al. 2014), unless told.
+
+    ``optimizer`` and ``schedule`` are left out of a dump at their defaults: the keys of records made before these
+    fields existed are hashes of dumps without them.
+
+    >>> Training().model_dump().keys() & {"optimizer", "schedule"}
+    set()
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,3 +44,5 @@ class Training(BaseModel):
     epochs: int = Field(12, ge=1)
     patience: int = Field(4, ge=1)  #: stop after this many epochs in a row without improvement
     precision: Precision = Precision.FLOAT32
+    optimizer: Optimizer = Field(Optimizer.SGD, exclude_if=lambda value: value is Optimizer.SGD)
+    schedule: Schedule = Field(Schedule.PLATEAU, exclude_if=lambda value: value is Schedule.PLATEAU)
