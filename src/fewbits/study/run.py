@@ -36,7 +36,8 @@ from fewbits.study.profiles import Profile
 from fewbits.study.records import Metric, Provenance, Record, Result
 from fewbits.training.loop import OutOfTime
 
-EXPERIMENTS = ("lstm_perplexity", "float16")  #: modules of fewbits.experiments, each with ``runs(profile)``
+#: modules of fewbits.experiments, each with ``runs(profile)``
+EXPERIMENTS = ("lstm_perplexity", "max_shift_theory", "float16")
 
 
 DEVICES = ("auto", "cpu", "cuda")  #: what can be asked for
