@@ -18,6 +18,7 @@ from study_tables import classic_script
 from fewbits.errors import FewbitsError
 from fewbits.study import records
 from fewbits.study.profiles import Profile
+from fewbits.study.run import EXPERIMENTS
 
 
 @pytest.fixture
@@ -142,6 +143,12 @@ def test_the_results_table_and_the_csv_hold_the_records(checkout: Path) -> None:
     assert line["result.metrics.test_perplexity"] == "110.25"
     assert line["result.config.seed"] == "1"
     assert list(csv.reader(io.StringIO(results_csv("none")))) == [["experiment", "profile", "name", "key"]]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_results_of_every_experiment_are_on_a_page(experiment: str) -> None:
+    page = Path(__file__).parents[2] / "book" / "environment.md"
+    assert f"{{study-table}} results:{experiment}\n" in page.read_text(encoding="utf-8")
 
 
 def test_an_image_without_alt_text_is_reported_and_gets_its_size(checkout: Path) -> None:
