@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable
 from html import escape
+from pathlib import Path
 
 import matplotlib as mpl
 import seaborn as sns
@@ -10,6 +11,7 @@ from IPython.display import HTML
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
 
 from fewbits.evaluation.perplexity import exponential
 from fewbits.study.records import Record
@@ -65,8 +67,18 @@ def picture(found: Iterable[Record]) -> str:
     """Return the README's picture as SVG: the curves of the full records; the same records give the same bytes."""
     with mpl.rc_context({"svg.hashsalt": "fewbits"}):
         style()
+        mpl.rcParams["font.family"] = _own_font()
         figure = Figure(figsize=(8, 3.6), layout="constrained")
         curves(figure.subplots(), found, "LSTM language model, 2×200 units, Penn Treebank")
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="white")
     return file.getvalue()
+
+
+def _own_font() -> str:
+    """Return the name of the DejaVu Sans that comes with matplotlib; the system may have another version of it."""
+    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    entry = FontEntry(fname=str(path), name="DejaVu Sans of matplotlib", weight=400)
+    if entry not in fontManager.ttflist:
+        fontManager.ttflist.append(entry)
+    return entry.name
