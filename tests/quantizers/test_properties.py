@@ -82,14 +82,18 @@ def test_scaling_the_weights_by_a_power_of_two_scales_the_values(quantizer, weig
 )
 @given(weight=tensors)
 def test_quantizing_twice_is_quantizing_once(quantizer, weight):
-    """A quantizer maps its own codes to themselves."""
+    """A quantizer maps its own codes to themselves.
+
+    Affine: if both ends of the grid are used. Over −r … r exactly, the zero point is half way between two integers; the
+    upper end then loses a step, and the values have a smaller range than the weights had.
+    """
     first = quantizer.encode(weight)
     second = quantizer.encode(first.decode())
     if isinstance(quantizer, TWN):  # the scale of two equal magnitudes may lose a bit in the mean
         torch.testing.assert_close(second.decode(), first.decode(), rtol=1e-6, atol=0)
     elif isinstance(quantizer, Binary):
         assert torch.equal(second.integers, first.integers)
-    elif first.integers.unique().numel() > 1:
+    elif quantizer.symmetric or {first.grid.low, first.grid.high} <= {*first.integers.flatten().tolist()}:
         torch.testing.assert_close(second.decode(), first.decode(), rtol=1e-5, atol=1e-7)
 
 
