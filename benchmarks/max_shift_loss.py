@@ -13,8 +13,6 @@ Output layer: matrix product, loss, and their gradients. Fused is `fewbits.kerne
 import argparse
 import json
 import os
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewbits import atomic
+from fewbits.evaluation.timing import take_turns
 from fewbits.kernels import max_shift_loss, max_shift_loss_of_logits
 from fewbits.study.run import processor
 
@@ -30,17 +29,6 @@ ROWS, HIDDEN = 700, 256
 VOCABULARIES = (10_000, 50_000, 100_000)
 
 Row = dict[str, float | int]
-
-
-def take_turns(forms: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each form; two rounds first that do not count, and every other round backwards."""
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(rounds + 2):
-        for name in list(forms)[:: -1 if turn % 2 else 1]:
-            start = time.perf_counter()
-            forms[name]()
-            times[name].append(time.perf_counter() - start)
-    return {name: 1e3 * statistics.median(taken[2:]) for name, taken in times.items()}
 
 
 def naive(logits: Tensor, target: Tensor) -> Tensor:
@@ -61,7 +49,7 @@ def given_logits(vocabulary: int, rounds: int) -> Row:
         },
         rounds,
     )
-    row: Row = {"V": vocabulary} | {name: round(value, 2) for name, value in ms.items()}
+    row: Row = {"V": vocabulary} | {name: round(1e3 * value, 2) for name, value in ms.items()}
     row["faster than log_softmax + pick"] = round(ms["log_softmax + pick ms"] / ms["max-shift ms"], 2)
     return row
 
@@ -94,7 +82,7 @@ def output_layer(vocabulary: int, rounds: int) -> Row:
         },
         rounds,
     )
-    row: Row = {"V": vocabulary} | {name: round(value, 1) for name, value in ms.items()}
+    row: Row = {"V": vocabulary} | {name: round(1e3 * value, 1) for name, value in ms.items()}
     row["faster than cross_entropy"] = round(ms["cross_entropy ms"] / ms["fused ms"], 2)
     return row
 

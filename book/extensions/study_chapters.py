@@ -1,6 +1,7 @@
 """Below the title of every chapter: its downloads (executed notebook, source, results as CSV)."""
 
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def add_downloads(app: Sphinx, doctree: nodes.document) -> None:
         "source (.md)": Path(app.srcdir) / "notebooks" / f"{name}.md",
         "results (.csv)": Path(app.outdir).parent / "downloads" / f"{name}_results.csv",
     }
-    atomic.write(files["results (.csv)"], results_csv(name))
+    atomic.write(files["results (.csv)"], results_csv(*read_by(files["source (.md)"].read_text(encoding="utf-8"))))
     line = nodes.paragraph("", "Download: ", classes=["downloads"])
     for index, (label, file) in enumerate(files.items()):
         target = "/" + os.path.relpath(file, app.srcdir)
@@ -37,9 +38,15 @@ def add_downloads(app: Sphinx, doctree: nodes.document) -> None:
     title.parent.insert(title.parent.index(title) + 1, line)
 
 
-def results_csv(experiment: str) -> str:
-    """Return the committed records of ``experiment`` as CSV, one row a run, history left out."""
-    rows = [record.model_dump(mode="json", exclude={"result": {"history"}}) for record in full_records(experiment)]
+def read_by(source: str) -> list[str]:
+    """Return the experiments whose full records a chapter reads, in the order of its source."""
+    return list(dict.fromkeys(re.findall(r'full_records\("(\w+)"\)', source)))
+
+
+def results_csv(*experiments: str) -> str:
+    """Return the committed records of ``experiments`` as CSV, one row a run, history left out."""
+    found = (record for experiment in experiments for record in full_records(experiment))
+    rows = [record.model_dump(mode="json", exclude={"result": {"history"}}) for record in found]
     table = pd.json_normalize(rows) if rows else pd.DataFrame(columns=["experiment", "profile", "name", "key"])
     return str(table.to_csv(index=False))
 

@@ -11,7 +11,7 @@ import study_frames
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import docutils_namespace
-from study_chapters import results_csv
+from study_chapters import read_by, results_csv
 from study_records import record_text
 from study_tables import classic_script
 
@@ -143,6 +143,14 @@ def test_the_results_table_and_the_csv_hold_the_records(checkout: Path) -> None:
     assert line["result.metrics.test_perplexity"] == "110.25"
     assert line["result.config.seed"] == "1"
     assert list(csv.reader(io.StringIO(results_csv("none")))) == [["experiment", "profile", "name", "key"]]
+    assert len(list(csv.DictReader(io.StringIO(results_csv("none", "lstm", "lstm"))))) == 2
+
+
+def test_a_chapter_offers_the_records_that_its_source_reads() -> None:
+    source = 'a = records.full_records("time")\nb = full_records("lstm")\nprint(len(full_records("time")), "other")'
+    assert read_by(source) == ["time", "lstm"]
+    chapters = (Path(__file__).parents[2] / "notebooks").glob("*.md")
+    assert {name for chapter in chapters for name in read_by(chapter.read_text("utf-8"))} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -43,6 +43,9 @@ WITHIN = {"operator": "within", "left": side("a"), "target": "a", "tolerance": 5
 RATIO = {"operator": "ratio", "left": side("a"), "right": side("b"), "target": ("a", "b"), "tolerance": 1.25}
 
 
+DIFFERENCE = RATIO | {"operator": "difference", "tolerance": 5}
+
+
 def verdict(comparison: dict[str, Any], a: Sequence[Any], b: Sequence[Any] = ()) -> Verdict:
     return judge(claim(comparison), runs("a", a) + runs("b", b)).verdict
 
@@ -95,6 +98,37 @@ def test_value(a: list[float], expected: Verdict) -> None:
 )
 def test_ratio(a: list[float], b: list[float], expected: Verdict) -> None:
     assert verdict(RATIO, a, b) is expected
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([148, 250, 352], [99, 200, 301], Verdict.REPRODUCED),  # published: 100 - 50; 49, 50, 51 though a and b vary
+        ([140, 150, 160], [99, 100, 101], Verdict.OPEN),  # 41, 50, 59
+        ([156, 258, 360], [99, 200, 301], Verdict.NOT_REPRODUCED),  # 57, 58, 59
+        ([99, 200, 301], [148, 250, 352], Verdict.NOT_REPRODUCED),  # the other way round
+        ([150, 250], [100, 200], Verdict.OPEN),  # too few
+        ([150, 250, 350], [], Verdict.OPEN),
+        ([150, 250, None], [100, 200, 300], Verdict.OPEN),
+    ],
+)
+def test_difference(a: list[Any], b: list[Any], expected: Verdict) -> None:
+    assert verdict(DIFFERENCE, a, b) is expected
+
+
+def test_a_difference_pairs_the_samples_of_one_seed() -> None:
+    left = [record("a", seed, 10.0 * seed + 50) for seed in (3, 1, 2, 7)]
+    right = [record("b", seed, 10.0 * seed) for seed in (1, 2, 3, 9)]
+    judgement = judge(claim(DIFFERENCE), left + right)
+    assert judgement.verdict is Verdict.REPRODUCED
+    assert str(judgement).endswith("a - b: 50 [50, 50], n = 3")
+    assert str(judge(claim(DIFFERENCE), left[:1] + right[3:])) == "a 80, b 90"
+
+
+def test_a_difference_is_a_value() -> None:
+    assert claim(DIFFERENCE, kind="value").kind == "value"
+    with pytest.raises(ValueError, match="needs a comparison 'within' or 'difference'"):
+        claim(LESS, kind="value")
 
 
 def test_too_few_seeds_still_show_the_numbers() -> None:

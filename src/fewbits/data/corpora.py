@@ -43,6 +43,11 @@ class Corpus:
             **{split: ids.where(ids < vocabulary_size, unknown) for split, ids in splits.items()},
         )
 
+    def shortened(self, train_tokens: int | None, evaluation_tokens: int | None) -> "Corpus":
+        """Return the first ``train_tokens`` of the training text, ``evaluation_tokens`` of each other; None is all."""
+        few = slice(evaluation_tokens)
+        return replace(self, train=self.train[:train_tokens], valid=self.valid[few], test=self.test[few])
+
 
 def load_corpus(name: str, vocabulary_size: int | None = None) -> Corpus:
     """Return the data set ``name``, found on this machine and checked by hash; nothing is downloaded.

@@ -1,6 +1,5 @@
 """Perplexity of an LSTM language model with binary, ternary and float recurrent weights (claims S2, S6, S7)."""
 
-import dataclasses
 import tempfile
 from typing import Any, ClassVar
 
@@ -17,7 +16,6 @@ from fewbits.quantizers import parse
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.language_modelling import LanguageModelling
-from fewbits.training.loop import Trainer
 from fewbits.training.settings import Precision, Training
 
 #: The arms of the comparison: what is quantized, and what has to differ for it to train at all.
@@ -75,16 +73,7 @@ class LstmPerplexity(Configuration):
         torch.manual_seed(self.seed)
         model = self._model(len(corpus.vocabulary))
         task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
-        trainer = Trainer(
-            task,
-            self.training,
-            device=context.device,
-            checkpoint=context.checkpoint,
-            every=context.checkpoint_every,
-            deadline=context.deadline,
-            progress=context.progress,
-        )
-        history = trainer.fit()
+        history = context.trainer(task, self.training).fit()
         eos = corpus.vocabulary.eos
         metrics: dict[str, Any] = {
             "test_perplexity": perplexity(model, corpus.test, first=eos),
@@ -100,10 +89,7 @@ class LstmPerplexity(Configuration):
 
     def _corpus(self) -> Corpus:
         corpus = load_corpus(self.corpus, self.vocabulary_size)
-        few = slice(self.evaluation_tokens)
-        return dataclasses.replace(
-            corpus, train=corpus.train[: self.train_tokens], valid=corpus.valid[few], test=corpus.test[few]
-        )
+        return corpus.shortened(self.train_tokens, self.evaluation_tokens)
 
     def _model(self, vocabulary_size: int) -> LanguageModel:
         body = RecurrentBody(

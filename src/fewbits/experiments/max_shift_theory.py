@@ -1,7 +1,5 @@
 """A feed-forward language model trained through series of exp and ln, and the gap log Σ exp z − max z (M6, M7)."""
 
-import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -11,22 +9,21 @@ from torch import Tensor
 
 from fewbits.classifiers import (
     Classifier,
-    Fitted,
     Logarithm,
     PowerSoftmax,
     Softmax,
     TaylorSoftmax,
-    TopBit,
     log2_of_sum,
 )
 from fewbits.data import Corpus, data_hashes, load_corpus
 from fewbits.errors import FewbitsError
+from fewbits.evaluation.normaliser import best_constant, gap_statistics
 from fewbits.evaluation.perplexity import accuracy, evaluating, hidden_states, perplexity, unigram_perplexity
 from fewbits.models import FeedForwardBody, LanguageModel
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.language_modelling import LanguageModelling
-from fewbits.training.loop import Diverged, Trainer
+from fewbits.training.loop import Diverged
 from fewbits.training.settings import Training
 
 ORDERS = range(1, 9)  #: of the series
@@ -46,10 +43,7 @@ ARMS: dict[str, Callable[[int, int], Classifier]] = {
     **{f"slides-quotient-{order}": _taylor(order, 1, Logarithm.OF_QUOTIENT) for order in SLIDES_ORDERS},
 }
 
-GAPS = torch.linspace(0, 1, 51)  #: edges of the histogram of (log Σ exp z − max z) / log V
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  #: of the gap that are kept
 SCALES = (0, 2, 4)  #: s: the slides' integers are round(z · 2^s)
-FRACTION_BITS = (0, 1, 2, 3, 4)  #: f of `TopBit` whose errors are measured
 
 
 class MaxShiftTheory(Configuration):
@@ -96,15 +90,7 @@ class MaxShiftTheory(Configuration):
         body = FeedForwardBody(words, self.embedding_size, self.hidden_size, self.order)
         model = LanguageModel(body, ARMS[self.arm](self.hidden_size, words))
         task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
-        trainer = Trainer(
-            task,
-            self.training,
-            device=context.device,
-            checkpoint=context.checkpoint,
-            every=context.checkpoint_every,
-            deadline=context.deadline,
-            progress=context.progress,
-        )
+        trainer = context.trainer(task, self.training)
         unigram = unigram_perplexity(corpus.train, corpus.test, words)
         metrics: dict[str, Any] = {
             "unigram_test_perplexity": unigram,
@@ -130,10 +116,7 @@ class MaxShiftTheory(Configuration):
 
     def _corpus(self) -> Corpus:
         corpus = load_corpus(self.corpus, self.vocabulary_size)
-        few = slice(self.evaluation_tokens)
-        return dataclasses.replace(
-            corpus, train=corpus.train[: self.train_tokens], valid=corpus.valid[few], test=corpus.test[few]
-        )
+        return corpus.shortened(self.train_tokens, self.evaluation_tokens)
 
 
 def _evaluated(model: LanguageModel, corpus: Corpus) -> dict[str, float | None]:
@@ -159,45 +142,15 @@ def _logits(model: LanguageModel, tokens: Tensor, eos: int) -> Iterator[Tensor]:
 def _gap(model: LanguageModel, corpus: Corpus, number: int) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Return how log Σ exp z − max z is distributed on the test text, how near `TopBit` comes, what bounds hold."""
     eos, test = corpus.vocabulary.eos, corpus.test[:number]
-    tokens = len(test)
-    constant = _mean_gap(model, corpus.valid[:number], eos)
-    gaps: list[Tensor] = []
-    errors = torch.zeros(len(FRACTION_BITS), dtype=torch.float64)
+    constant = best_constant(_logits(model, corpus.valid[:number], eos))
+    metrics, arrays = gap_statistics(_logits(model, test, eos), constant)
     holds = torch.zeros(2, len(SCALES), dtype=torch.float64)
     for z in _logits(model, test, eos):
-        gap = z.double().logsumexp(-1) - z.amax(-1)
-        gaps.append(gap)
-        for place, bits in enumerate(FRACTION_BITS):
-            errors[place] += (TopBit(bits)(z)[:, 0] - gap).abs().sum().item()
         for place, scale in enumerate(SCALES):
             holds[:, place] += torch.stack(bounds_hold((z * 2.0**scale).round().long())).sum(-1).cpu()
-    gap = torch.cat(gaps).cpu()
-    most = math.log(len(corpus.vocabulary))
-    quantiles = torch.quantile(gap, torch.tensor(QUANTILES, dtype=gap.dtype)).tolist()
-    arrays = {
-        "gap": torch.histogram((gap / most).clamp(0, 1).float(), GAPS).hist.tolist(),
-        "gap_quantiles": quantiles,
-        "error_by_fraction_bits": (errors / tokens).tolist(),
-        "base_2_by_scale": (holds[0] / tokens).tolist(),
-        "base_e_by_scale": (holds[1] / tokens).tolist(),
-    }
-    metrics = {
-        "gap_mean": gap.mean().item(),
-        "gap_least": gap.min().item(),
-        "gap_most": gap.max().item(),
-        "gap_share": gap.mean().item() / most,
-        "error_of_zero": gap.abs().mean().item(),
-        "error_of_constant": (gap - constant).abs().mean().item(),
-        "bound_base_2": holds[0, 0].item() / tokens,
-        "bound_base_e": holds[1, 0].item() / tokens,
-    }
-    return metrics, arrays
-
-
-def _mean_gap(model: LanguageModel, tokens: Tensor, eos: int) -> float:
-    """Return the best constant b, in the least squares, on a text."""
-    parts = [(len(z), Fitted.fit(z).intercept) for z in _logits(model, tokens, eos)]
-    return sum(rows * b for rows, b in parts) / sum(rows for rows, _ in parts)
+    holds /= len(test)
+    arrays |= {"base_2_by_scale": holds[0].tolist(), "base_e_by_scale": holds[1].tolist()}
+    return metrics | {"bound_base_2": holds[0, 0].item(), "bound_base_e": holds[1, 0].item()}, arrays
 
 
 def bounds_hold(q: Tensor) -> tuple[Tensor, Tensor]:

@@ -102,8 +102,18 @@ class Ratio(_Row):
     tolerance: float = Field(ge=1)
 
 
-Comparison: TypeAlias = Annotated[Within | Less | Ratio, Field(discriminator="operator")]
-_OPERATORS = {Kind.VALUE: Within, Kind.ORDER: Less, Kind.RATIO: Ratio}
+class Difference(_Row):
+    """``left - right``, paired by seed, is that of the two published ``target`` numbers, up to ``tolerance``."""
+
+    operator: Literal["difference"]
+    left: Selection
+    right: Selection
+    target: tuple[str, str]
+    tolerance: float = Field(ge=0)
+
+
+Comparison: TypeAlias = Annotated[Within | Less | Ratio | Difference, Field(discriminator="operator")]
+_OPERATORS = {Kind.VALUE: (Within, Difference), Kind.ORDER: (Less,), Kind.RATIO: (Ratio,)}
 
 
 class Claim(_Row):
@@ -129,9 +139,10 @@ class Claim(_Row):
         for target in _targets(self.comparisons):
             if target not in names:
                 raise ValueError(f"{self.id}: the target {target!r} is none of the published numbers {names}")
-        operator = _OPERATORS.get(self.kind)
-        if operator and self.comparisons and not any(isinstance(each, operator) for each in self.comparisons):
-            raise ValueError(f"{self.id}: a claim of kind {self.kind} needs a comparison {operator.__name__.lower()!r}")
+        operators = _OPERATORS.get(self.kind)
+        if operators and self.comparisons and not any(isinstance(each, operators) for each in self.comparisons):
+            needed = " or ".join(repr(operator.__name__.lower()) for operator in operators)
+            raise ValueError(f"{self.id}: a claim of kind {self.kind} needs a comparison {needed}")
         return self
 
 
@@ -162,7 +173,7 @@ def _targets(comparisons: list[Comparison]) -> Iterator[str]:
         if isinstance(comparison, Within):
             if isinstance(comparison.target, str):
                 yield comparison.target
-        elif isinstance(comparison, Ratio):
+        elif isinstance(comparison, Ratio | Difference):
             yield from comparison.target
 
 

@@ -31,6 +31,7 @@ class Result(BaseModel):
     metrics: dict[str, Metric]  #: the numbers that tables and the ledger read
     history: list[dict[str, float | int]]  #: one row an evaluation
     arrays: dict[str, list[float]] = {}  #: what figures draw, for example the histogram of a weight
+    texts: dict[str, list[str]] = {}  #: what readers look at, for example a few translations
     weights_sha256: str | None  #: of the trained weights, by name, in order
 
 

@@ -34,11 +34,19 @@ from fewbits.errors import FewbitsError
 from fewbits.study import records
 from fewbits.study.profiles import Profile
 from fewbits.study.records import Metric, Provenance, Record, Result
-from fewbits.training.loop import OutOfTime
+from fewbits.training.loop import OutOfTime, Task, Trainer
+from fewbits.training.settings import Training
 
 #: modules of fewbits.experiments, each with ``runs(profile)``
-EXPERIMENTS = ("lstm_perplexity", "max_shift_theory", "float16")
-
+EXPERIMENTS = (
+    "lstm_perplexity",
+    "max_shift_theory",
+    "float16",
+    "word_coverage",
+    "classifier_time",
+    "fnnlm_training",
+    "seq2seq_translation",
+)
 
 DEVICES = ("auto", "cpu", "cuda")  #: what can be asked for
 
@@ -53,6 +61,18 @@ class Context:
     checkpoint_every: int  #: steps
     progress: bool
 
+    def trainer(self, task: Task, training: Training) -> Trainer:
+        """Return what trains ``task`` here, from its checkpoint if there is one."""
+        return Trainer(
+            task,
+            training,
+            device=self.device,
+            checkpoint=self.checkpoint,
+            every=self.checkpoint_every,
+            deadline=self.deadline,
+            progress=self.progress,
+        )
+
 
 @dataclass(frozen=True)
 class Computed:
@@ -62,7 +82,8 @@ class Computed:
     history: list[dict[str, float | int]]
     arrays: dict[str, list[float]]
     weights: Mapping[str, Tensor]
-    provenance: dict[str, str] = field(default_factory=dict)  #: what else to say of its making
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)  #: what else to say of its making
 
 
 class Configuration(BaseModel, ABC):
@@ -141,6 +162,7 @@ def run(
             metrics={name: _finite(value) for name, value in computed.metrics.items()},
             history=computed.history,
             arrays=computed.arrays,
+            texts=computed.texts,
             weights_sha256=weights_hash(computed.weights),
         ),
         provenance=_provenance(device, time.monotonic() - start, configuration.data_hashes(), computed.provenance),

@@ -3,15 +3,16 @@
 A *side* is a set of full records of one configuration, of the newest version of their experiment; only the seed and the
 device may differ among them. Each seed is one sample (a seed that was run twice counts once, with its mean). A
 comparison makes one number of its sides: the mean, the difference ``left - right``, or the ratio ``left / right``, with
-a 95 % t-interval over the seeds. Then:
+a 95 % t-interval over the seeds. For an order and a ratio the sides are independent samples; for a difference that was
+published they are pairs, one a seed that both sides have. Then:
 
 * Fewer seeds than the row asks for: *open*. The numbers are shown all the same.
 * Order: *not reproduced* if the interval lies wholly inside the tolerance of equality (a difference that does not
   matter, however sure); else *reproduced* if it lies wholly on the claimed side of zero, *not reproduced* if wholly on
   the other side; else *open*: more seeds may tell.
-* Value and ratio: *reproduced* if the interval lies wholly inside the tolerance around the published number (or the
-  number that the comparison itself gives), *not reproduced* if wholly outside; else *open*. The bounds belong to the
-  inside: a tolerance of 0 asks for that very number.
+* Value, difference and ratio: *reproduced* if the interval lies wholly inside the tolerance around the published number
+  (or the number that the comparison itself gives), *not reproduced* if wholly outside; else *open*. The bounds belong
+  to the inside: a tolerance of 0 asks for that very number.
 * A row that asks for one seed says that chance plays no part, as where mismatches are counted. Then one record is
   enough, and the interval is its number itself.
 * Scale: if a record does not meet the row's scale condition (the document's corpus or model size), a comparison that
@@ -27,7 +28,7 @@ from enum import StrEnum
 
 from fewbits.errors import FewbitsError
 from fewbits.study import intervals
-from fewbits.study.claims import Claim, Comparison, Conditions, Less, Published, Ratio, Selection, Within
+from fewbits.study.claims import Claim, Comparison, Conditions, Difference, Less, Published, Ratio, Selection, Within
 from fewbits.study.intervals import Estimate
 from fewbits.study.records import Record
 
@@ -48,7 +49,12 @@ class Side:
     """The samples of one selection, one a seed."""
 
     name: str
-    samples: tuple[float, ...]
+    by_seed: dict[object, float]
+
+    @property
+    def samples(self) -> tuple[float, ...]:
+        """The samples in the order of the records."""
+        return tuple(self.by_seed.values())
 
     def __str__(self) -> str:
         """Write the side's name and mean."""
@@ -104,19 +110,26 @@ def _find(claim: Claim, comparison: Comparison, records: Sequence[Record]) -> Fi
     selections = [comparison.left] if isinstance(comparison, Within) else [comparison.left, comparison.right]
     chosen = [_select(claim, selection, records) for selection in selections]
     sides = tuple(_side(claim, *pair) for pair in zip(selections, chosen, strict=True))
-    sign = {Within: "", Less: " - ", Ratio: " / "}[type(comparison)]
+    sign = {Within: "", Less: " - ", Ratio: " / ", Difference: " - "}[type(comparison)]
     relation = sign and sign.join(side.name for side in sides)
-    if not all(side.samples for side in sides):
-        return Finding(sides, relation, None, Verdict.OPEN)
     estimate = _estimate(comparison, sides)
+    if estimate is None:
+        return Finding(sides, relation, None, Verdict.OPEN)
     verdict = Verdict.OPEN if estimate.n < claim.minimum_seeds else _verdict(comparison, estimate, claim.published)
     if not all(_meets(claim, record, claim.scale) for group in chosen for record in group):
         verdict = Verdict.REDUCED_SCALE if verdict is Verdict.REPRODUCED else Verdict.OPEN
     return Finding(sides, relation, estimate, verdict)
 
 
-def _estimate(comparison: Comparison, sides: tuple[Side, ...]) -> Estimate:
-    samples = [side.samples for side in sides]
+def _estimate(comparison: Comparison, sides: tuple[Side, ...]) -> Estimate | None:
+    """Return the number of a comparison, ``None`` if there are no records, or no pairs, to make it of."""
+    samples: list[Sequence[float]] = [side.samples for side in sides]
+    if isinstance(comparison, Difference):
+        left, right = (side.by_seed for side in sides)
+        pairs = [(left[seed], right[seed]) for seed in left if seed in right]
+        return intervals.paired_difference(*zip(*pairs, strict=True)) if pairs else None
+    if not all(samples):
+        return None
     if isinstance(comparison, Within):
         return intervals.mean(*samples)
     return intervals.difference(*samples) if isinstance(comparison, Less) else intervals.ratio(*samples)
@@ -132,6 +145,9 @@ def _verdict(comparison: Comparison, estimate: Estimate, published: list[Publish
         return Verdict.REPRODUCED if estimate.high < 0 else Verdict.OPEN
     if isinstance(comparison, Within):
         target = values[comparison.target] if isinstance(comparison.target, str) else comparison.target
+        return _inside(estimate, target - tolerance, target + tolerance)
+    if isinstance(comparison, Difference):
+        target = values[comparison.target[0]] - values[comparison.target[1]]
         return _inside(estimate, target - tolerance, target + tolerance)
     target = values[comparison.target[0]] / values[comparison.target[1]]
     return _inside(estimate, target / tolerance, target * tolerance)
@@ -171,7 +187,7 @@ def _side(claim: Claim, selection: Selection, records: Sequence[Record]) -> Side
     seeds: dict[object, list[float]] = {}
     for record in records:
         seeds.setdefault(record.result.config.get("seed", record.name), []).append(_metric(claim, selection, record))
-    return Side(selection.name, tuple(sum(values) / len(values) for values in seeds.values()))
+    return Side(selection.name, {seed: sum(values) / len(values) for seed, values in seeds.items()})
 
 
 def _same(values: Iterable[object]) -> bool:

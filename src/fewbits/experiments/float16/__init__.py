@@ -92,7 +92,7 @@ class Float16(Configuration):
             "first_mismatch": found.first_mismatch,
             "digest": found.digest,
         }
-        return Computed(metrics, [], {}, {}, {"source_sha256": source})
+        return Computed(metrics, [], {}, {}, provenance={"source_sha256": source})
 
     def chunks(self) -> list[Chunk]:
         """Return the cases and how they are compared."""

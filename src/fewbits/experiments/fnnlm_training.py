@@ -1,0 +1,202 @@
+"""A feed-forward language model that learns through softmax, max-shift, class softmax or adaptive softmax (M8)."""
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from fewbits.classifiers import (
+    AdaptiveSoftmax,
+    Classifier,
+    ClassSoftmax,
+    Constant,
+    Gradient,
+    MaxShift,
+    Softmax,
+    TopBit,
+    frequency_classes,
+)
+from fewbits.data import Corpus, data_hashes, load_corpus
+from fewbits.errors import FewbitsError
+from fewbits.evaluation.perplexity import accuracy, evaluating, hidden_states, perplexity, unigram_perplexity
+from fewbits.models import FeedForwardBody, LanguageModel
+from fewbits.study.profiles import Profile
+from fewbits.study.run import Computed, Configuration, Context
+from fewbits.training.averaging import Averaging
+from fewbits.training.language_modelling import LanguageModelling
+from fewbits.training.settings import Optimizer, Schedule, Training
+
+
+def _max_shift(gradient: Gradient, shift: Constant | TopBit) -> Callable[[int, Tensor], Classifier]:
+    return lambda hidden, counts: MaxShift(hidden, len(counts), shift, gradient)
+
+
+#: The classifiers that are trained through: a function of hidden size and the counts of the words each.
+ARMS: dict[str, Callable[[int, Tensor], Classifier]] = {
+    "softmax": lambda hidden, counts: Softmax(hidden, len(counts)),
+    "max-shift": _max_shift(Gradient.OWN, Constant(0.0)),
+    "max-shift-forward-only": _max_shift(Gradient.SOFTMAX, Constant(0.0)),
+    "max-shift-unnormalised": _max_shift(Gradient.UNNORMALISED, Constant(0.0)),
+    "max-shift-unnormalised-top-bit": _max_shift(Gradient.UNNORMALISED, TopBit(4)),
+    "class-softmax": lambda hidden, counts: ClassSoftmax(hidden, frequency_classes(counts)),
+    "adaptive-softmax": AdaptiveSoftmax,
+}
+
+
+class FnnlmTraining(Configuration):
+    """One training of a feed-forward language model through one classifier, with one optimizer for all."""
+
+    experiment: ClassVar[str] = "fnnlm_training"
+    version: ClassVar[int] = 1
+
+    arm: str  #: a name from `ARMS`
+    corpus: str = "ptb"
+    vocabulary_size: int | None = None  #: None is the corpus's own
+    train_tokens: int | None = None  #: the first so many; None is all
+    evaluation_tokens: int | None = None  #: of validation and of test text
+    order: int = Field(4, ge=2)  #: n of the n-gram model
+    embedding_size: int = Field(64, ge=1)
+    hidden_size: int = Field(128, ge=1)
+    batch_size: int = Field(20, ge=1)
+    length: int = Field(35, ge=1)  #: words of each stream in a step
+    training: Training = Training(
+        optimizer=Optimizer.ADAM, learning_rate=2e-3, clip=1e9, epochs=3, schedule=Schedule.CONSTANT
+    )
+    seed: int = 0
+
+    @field_validator("arm")
+    @classmethod
+    def _known(cls, arm: str) -> str:
+        if arm not in ARMS:
+            raise ValueError(f"unknown arm {arm}; there are {', '.join(ARMS)}")
+        return arm
+
+    @property
+    def name(self) -> str:
+        """Corpus, arm and seed."""
+        return f"{self.corpus}-{self.arm}-seed{self.seed}"
+
+    def data_hashes(self) -> dict[str, str]:
+        """Return the hashes of the corpus's files."""
+        return data_hashes(self.corpus)
+
+    def compute(self, context: Context) -> Computed:
+        """Train, look at both the last and the averaged weights after every epoch, test the averaged ones."""
+        corpus = load_corpus(self.corpus, self.vocabulary_size).shortened(self.train_tokens, self.evaluation_tokens)
+        words = len(corpus.vocabulary)
+        counts = torch.bincount(corpus.train.long(), minlength=words)
+        torch.manual_seed(self.seed)
+        body = FeedForwardBody(words, self.embedding_size, self.hidden_size, self.order)
+        model = LanguageModel(body, ARMS[self.arm](self.hidden_size, counts))
+        task = Watched(model, corpus, batch_size=self.batch_size, length=self.length)
+        history = context.trainer(task, self.training).fit()
+        history = [row | of for row, of in zip(history, task.accuracies, strict=True)]
+        average, eos = cast(LanguageModel, task.averaged), corpus.vocabulary.eos
+        metrics: dict[str, Any] = {
+            "temperature": _fit_temperature(average, corpus),
+            "test_perplexity": perplexity(average, corpus.test, first=eos),
+            "test_accuracy": accuracy(average, corpus.test, first=eos),
+            "test_accuracy_of_last": accuracy(model, corpus.test, first=eos),
+            "unigram_test_perplexity": unigram_perplexity(corpus.train, corpus.test, words),
+            "majority_accuracy": (corpus.test == counts.argmax()).double().mean().item(),
+            "vocabulary_size": words,
+            "train_tokens": len(corpus.train),
+            "test_tokens": len(corpus.test),
+        }
+        return Computed(metrics, history, {}, average.state_dict(), provenance={"epoch_seconds": task.seconds})
+
+
+class Watched(Averaging):
+    """Language modelling with averaged weights, the accuracy of both after each epoch, and the time of its steps."""
+
+    def __init__(self, model: LanguageModel, corpus: Corpus, *, batch_size: int, length: int) -> None:
+        super().__init__(LanguageModelling(model, corpus, batch_size=batch_size, length=length))
+        self.corpus = corpus
+        self.accuracies: list[dict[str, float]] = []  #: of validation text, one row an epoch
+        self.seconds: list[float] = []  #: of the steps of each epoch
+        self.spent, self.since = 0.0, time.monotonic()
+
+    def loss(self, step: int) -> Tensor:
+        """Return the loss; the clock starts with an epoch."""
+        if step == 0:
+            self.spent, self.since = 0.0, time.monotonic()
+        return super().loss(step)
+
+    def validate(self) -> float:
+        """Return the mean −log p with the last weights; note the time, and the accuracy of these and of the average."""
+        self.seconds.append(self.spent + time.monotonic() - self.since)
+        loss = super().validate()
+        valid, eos = self.corpus.valid, self.corpus.vocabulary.eos
+        both = {"valid_accuracy": self.model, "valid_accuracy_of_average": self.averaged}
+        self.accuracies.append(
+            {name: accuracy(cast(LanguageModel, model), valid, first=eos) for name, model in both.items()}
+        )
+        return loss
+
+    def state(self) -> Any:
+        """Return the state of task and average, and what was noted."""
+        return [super().state(), self.accuracies, self.seconds, self.spent + time.monotonic() - self.since]
+
+    def restore(self, state: Any) -> None:
+        """Take all of it."""
+        averaging, self.accuracies, self.seconds, self.spent = state
+        super().restore(averaging)
+        self.since = time.monotonic()
+
+
+def _fit_temperature(model: LanguageModel, corpus: Corpus) -> float | None:
+    """Fit the temperature of a model without a scale to the validation text; None for the others."""
+    if not isinstance(model.classifier, MaxShift):
+        return None
+    with evaluating(model):
+        hidden, target = zip(*hidden_states(model, corpus.valid, first=corpus.vocabulary.eos), strict=True)
+    return model.classifier.fit_temperature(torch.cat(hidden), torch.cat(target))
+
+
+#: What differs from the full scale, which the field defaults hold.
+_SCALES: dict[Profile, dict[str, Any]] = {
+    Profile.SMOKE: {
+        "corpus": "news", "vocabulary_size": 1_000, "train_tokens": 20_000, "evaluation_tokens": 2_000, "length": 10,
+    },
+    Profile.LAPTOP: {
+        "corpus": "news", "vocabulary_size": 2_000, "train_tokens": 100_000, "evaluation_tokens": 10_000, "length": 10,
+    },
+    Profile.FULL: {},
+}  # fmt: skip
+
+_ARMS: dict[Profile, tuple[str, ...]] = {
+    Profile.SMOKE: ("softmax", "max-shift", "max-shift-forward-only"),
+    Profile.LAPTOP: tuple(ARMS),
+    Profile.FULL: ("softmax", "max-shift", "class-softmax", "adaptive-softmax", "max-shift-unnormalised"),
+}
+
+_REPEATED = ("softmax", "max-shift")  #: what full trains with three seeds; the others with one
+
+
+def runs(profile: Profile, *, arms: list[str] | None = None, seeds: int | None = None) -> list[FnnlmTraining]:
+    """Return the runs of a profile; what is None is what the profile says.
+
+    Args:
+        profile: smoke, laptop or full.
+        arms: names from :data:`ARMS`.
+        seeds: how many, counted from 0; None is one, and at full three for softmax and max-shift.
+
+    Raises:
+        FewbitsError: If an arm is unknown, ``arms`` is empty, or ``seeds`` is below 1.
+    """
+    unknown = set(arms or ()) - ARMS.keys()
+    if unknown or arms == []:
+        wrong = f"unknown arms {', '.join(sorted(unknown))}" if unknown else "arms is empty"
+        raise FewbitsError(f"{wrong}; there are {', '.join(ARMS)}.")
+    if seeds is not None and seeds < 1:
+        raise FewbitsError(f"seeds is {seeds}; give 1 or more, or None for what the profile says.")
+    repeated = _REPEATED if profile is Profile.FULL else ()
+    return [
+        FnnlmTraining(arm=arm, seed=seed, **_SCALES[profile])
+        for seed in range(seeds or 3)
+        for arm in arms or _ARMS[profile]
+        if seeds or seed == 0 or arm in repeated
+    ]

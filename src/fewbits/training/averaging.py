@@ -1,0 +1,61 @@
+"""The mean of the weights over an epoch, beside the weights themselves."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from fewbits.training.loop import Task
+
+
+class Averaging:
+    """A task that also averages the weights: w̄ = (1/n) Σ_i w_i over those after each of the n steps of an epoch.
+
+    Max-shift with its own gradient is a perceptron. Where no weights get all of the data right, its weights never
+    settle, but their average does: the averaged perceptron (Collins 2002, "Discriminative Training Methods for Hidden
+    Markov Models"). What is trained and which weights are kept does not change. Before the first epoch has ended the
+    average is that of the steps so far, and before the first step the model as it was given.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.average = AveragedModel(task.model)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.task.model
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The model with the averaged weights."""
+        return self.average.module
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return self.task.steps
+
+    def loss(self, step: int) -> Tensor:
+        """Return the loss of the task; take the weights that the step before left into the average."""
+        if step:
+            self.average.update_parameters(self.model)
+        else:
+            self.average.to(next(self.model.parameters()).device)
+            self.average.n_averaged.zero_()
+        return self.task.loss(step)
+
+    def validate(self) -> float:
+        """Return the validation loss of the task; take the weights of the last step into the average."""
+        self.average.update_parameters(self.model)
+        return self.task.validate()
+
+    def state(self) -> Any:
+        """Return the state of the task, and the average."""
+        return [self.task.state(), self.average.state_dict()]
+
+    def restore(self, state: Any) -> None:
+        """Take both."""
+        of_task, average = state
+        self.task.restore(of_task)
+        self.average.load_state_dict(average)
