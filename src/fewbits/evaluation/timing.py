@@ -1,6 +1,7 @@
 """How long things take beside each other, in one run on one machine."""
 
 import statistics
+import time
 from collections.abc import Callable, Mapping
 
 from torch.utils.benchmark import timer
@@ -8,6 +9,15 @@ from torch.utils.benchmark import timer
 from fewbits.errors import FewbitsError
 
 WARM_UP = 2  #: first rounds that do not count
+
+
+def seconds_on(device: str) -> float:
+    """Return a time in seconds that only differences have a meaning of, for work that takes minutes.
+
+    On "cpu" it is the processor time of this process, all threads added up: what else runs on the machine does not
+    count. On "cuda" it is the time of a clock on the wall.
+    """
+    return time.process_time() if device == "cpu" else time.monotonic()
 
 
 def take_turns(forms: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """A feed-forward language model that learns through softmax, max-shift, class softmax or adaptive softmax (M8)."""
 
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -22,6 +21,7 @@ from fewbits.classifiers import (
 from fewbits.data import Corpus, data_hashes, load_corpus
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.perplexity import accuracy, evaluating, hidden_states, perplexity, unigram_perplexity
+from fewbits.evaluation.timing import seconds_on
 from fewbits.models import FeedForwardBody, LanguageModel
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
@@ -116,18 +116,18 @@ class Watched(Averaging):
         super().__init__(LanguageModelling(model, corpus, batch_size=batch_size, length=length))
         self.corpus = corpus
         self.accuracies: list[dict[str, float]] = []  #: of validation text, one row an epoch
-        self.seconds: list[float] = []  #: of the steps of each epoch
-        self.spent, self.since = 0.0, time.monotonic()
+        self.seconds: list[float] = []  #: of the steps of each epoch, as `seconds_on` counts them
+        self.spent, self.since = 0.0, self._now()
 
     def loss(self, step: int) -> Tensor:
         """Return the loss; the clock starts with an epoch."""
         if step == 0:
-            self.spent, self.since = 0.0, time.monotonic()
+            self.spent, self.since = 0.0, self._now()
         return super().loss(step)
 
     def validate(self) -> float:
         """Return the mean −log p with the last weights; note the time, and the accuracy of these and of the average."""
-        self.seconds.append(self.spent + time.monotonic() - self.since)
+        self.seconds.append(self.spent + self._now() - self.since)
         loss = super().validate()
         valid, eos = self.corpus.valid, self.corpus.vocabulary.eos
         both = {"valid_accuracy": self.model, "valid_accuracy_of_average": self.averaged}
@@ -138,13 +138,16 @@ class Watched(Averaging):
 
     def state(self) -> Any:
         """Return the state of task and average, and what was noted."""
-        return [super().state(), self.accuracies, self.seconds, self.spent + time.monotonic() - self.since]
+        return [super().state(), self.accuracies, self.seconds, self.spent + self._now() - self.since]
 
     def restore(self, state: Any) -> None:
         """Take all of it."""
         averaging, self.accuracies, self.seconds, self.spent = state
         super().restore(averaging)
-        self.since = time.monotonic()
+        self.since = self._now()
+
+    def _now(self) -> float:
+        return seconds_on(next(self.model.parameters()).device.type)
 
 
 def _fit_temperature(model: LanguageModel, corpus: Corpus) -> float | None:

@@ -1,7 +1,6 @@
 """The tutorial's translator, trained through softmax and max-shift, tested on pairs it knows and on others (M9)."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -13,6 +12,7 @@ from torch import Tensor
 from fewbits.classifiers import Classifier, MaxShift, Softmax
 from fewbits.data import data_hashes
 from fewbits.errors import FewbitsError
+from fewbits.evaluation.timing import seconds_on
 from fewbits.experiments.seq2seq_translation import translations
 from fewbits.experiments.seq2seq_translation.texts import Texts, texts
 from fewbits.models.seq2seq import Seq2Seq
@@ -78,9 +78,9 @@ class Seq2SeqTranslation(Configuration):
         written: dict[str, translations.Written] = {}
         checkpoints = [context.checkpoint and _beside(context.checkpoint, arm) for arm in self.arms]
         for arm, checkpoint in zip(self.arms, checkpoints, strict=True):
-            start = time.monotonic()
+            start = seconds_on(context.device)
             models, rows = self._trained(arm, text, dataclasses.replace(context, checkpoint=checkpoint))
-            seconds[arm] = round(time.monotonic() - start, 1)
+            seconds[arm] = round(seconds_on(context.device) - start, 1)
             history = _joined(history, arm, rows)
             if arm == "softmax":
                 numbers, arrays = translations.gap(models[arm], text)
