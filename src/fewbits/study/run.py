@@ -82,8 +82,8 @@ class Computed:
     history: list[dict[str, float | int]]
     arrays: dict[str, list[float]]
     weights: Mapping[str, Tensor]
-    texts: dict[str, list[str]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  #: what else to say of its making
+    texts: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Configuration(BaseModel, ABC):
