@@ -57,6 +57,24 @@ def test_a_vocabulary_larger_than_the_text_is_refused_with_both_numbers(study) -
         load_corpus("toy", 5)
 
 
+@pytest.mark.parametrize(
+    ("train", "evaluation", "expected"),
+    [(None, None, (8, 5, 4)), (3, None, (3, 5, 4)), (None, 4, (8, 4, 4)), (5, 2, (5, 2, 2)), (99, 99, (8, 5, 4))],
+)
+def test_a_shorter_text_is_the_first_tokens_of_each_part(
+    train: int | None, evaluation: int | None, expected: tuple[int, int, int], study
+) -> None:
+    study.splits("toy", "b a b\n\nc b\n", "a b\nb\n", "b a b\n")
+    corpus = load_corpus("toy")
+    before = [part.tolist() for part in (corpus.train, corpus.valid, corpus.test)]
+    short = corpus.shortened(train, evaluation)
+    found = [part.tolist() for part in (short.train, short.valid, short.test)]
+    assert found == [part[:size] for part, size in zip(before, expected, strict=True)]
+    assert tuple(map(len, found)) == expected
+    assert (short.vocabulary, short.hashes, short.name) == (corpus.vocabulary, corpus.hashes, "toy")
+    assert [part.tolist() for part in (corpus.train, corpus.valid, corpus.test)] == before
+
+
 def test_documents_are_split_by_their_position(study) -> None:
     texts = [f"w{i}" for i in range(43)]
     study.articles("texts", ("text\n" + "".join(f"{text}\n" for text in texts)).encode())

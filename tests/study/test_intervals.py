@@ -31,6 +31,25 @@ def test_difference_is_welchs_interval(left: list[float], right: list[float]) ->
     assert ours.n == min(len(left), len(right))
 
 
+@pytest.mark.parametrize("number", [2, 3, 7, 30])
+def test_a_paired_difference_is_the_interval_of_the_paired_t_test(number: int) -> None:
+    own = np.random.default_rng(number)
+    seed = own.normal(100, 50, number)  # what both sides share
+    left, right = (seed + own.normal(center, 3, number) for center in (2, 0))
+    expected = stats.ttest_rel(left, right).confidence_interval(0.95)
+    ours = intervals.paired_difference(left.tolist(), right.tolist())
+    assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert ours.mean == pytest.approx(np.mean(left) - np.mean(right))
+    assert ours.n == number
+    unpaired = intervals.difference(left.tolist(), right.tolist())
+    assert ours.high - ours.low < unpaired.high - unpaired.low
+
+
+def test_pairs_need_as_many_on_both_sides() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        intervals.paired_difference([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
 @pytest.mark.parametrize(("left", "right"), PAIRS)
 def test_ratio_is_welchs_interval_of_the_logarithms(left: list[float], right: list[float]) -> None:
     logs = stats.ttest_ind(np.log(left), np.log(right), equal_var=False).confidence_interval(0.95)
@@ -49,11 +68,13 @@ def test_one_sample_has_no_interval() -> None:
     assert str(intervals.mean([110.5])) == "110.5, n = 1"
     assert str(intervals.difference([1.0, 2.0], [5.0])) == "-3.5, n = 1"
     assert str(intervals.ratio([6.0], [3.0])) == "2, n = 1"
+    assert str(intervals.paired_difference([6.0], [3.0])) == "3, n = 1"
 
 
 def test_equal_samples_have_an_interval_of_no_width() -> None:
     assert str(intervals.mean([3.0, 3.0, 3.0])) == "3 [3, 3], n = 3"
     assert str(intervals.difference([3.0, 3.0], [1.0, 1.0])) == "2 [2, 2], n = 2"
+    assert str(intervals.paired_difference([3.0, 9.0], [1.0, 7.0])) == "2 [2, 2], n = 2"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -63,6 +84,7 @@ def test_samples_that_are_not_finite_give_bounds_that_are_not_and_no_warning(bad
         for ours in (
             intervals.mean([1.0, bad, 2.0]),
             intervals.difference([1.0, 2.0, 3.0], [bad, bad, 2.0]),
+            intervals.paired_difference([1.0, bad, 3.0], [1.0, bad, 2.0]),
             intervals.ratio([1.0, 2.0, bad], [1.0, 2.0, 2.5]),
             intervals.ratio([0.0, -1.0, 2.0], [1.0, 2.0, 2.5]),
         ):

@@ -21,6 +21,7 @@ def record(name: str = "float-0", experiment: str = "toy", **changes: Any) -> Re
         "metrics": {"perplexity": 110.5, "epochs": 12, "ok": True, "note": "zażółć ±1", "missing": None},
         "history": [{"epoch": 1, "valid_loss": 5.25}, {"epoch": 2, "valid_loss": 0.1 + 0.2}],
         "arrays": {"weights": [1e-45, -0.0, 1.7976931348623157e308]},
+        "texts": {"source": ["je suis là", ""], "nothing": []},
         "weights_sha256": "ab" * 32,
     }
     provenance = Provenance(
@@ -55,6 +56,7 @@ def test_a_record_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     plain = json.loads(path.read_text(encoding="utf-8"))
     assert plain["result"]["metrics"]["note"] == "zażółć ±1"
     assert plain["profile"] == "full"
+    assert plain["result"]["texts"] == {"source": ["je suis là", ""], "nothing": []}
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
@@ -64,10 +66,35 @@ def test_a_metric_that_overflowed_comes_back(value: float, tmp_path: Path) -> No
 
 
 def test_the_result_holds_nothing_of_where_it_was_made() -> None:
-    assert set(Result.model_fields) == {"config", "metrics", "history", "arrays", "weights_sha256"}
+    assert set(Result.model_fields) == {"config", "metrics", "history", "arrays", "texts", "weights_sha256"}
     with pytest.raises(ValidationError, match="wall_seconds"):
         record(wall_seconds=3.0)
     assert not set(Provenance.model_fields) & set(Result.model_fields)
+
+
+def test_a_record_from_before_there_were_texts_still_loads(tmp_path: Path) -> None:
+    plain = record().model_dump(mode="json")
+    del plain["result"]["texts"]
+    path = tmp_path / "it.json"
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    assert records.load(path) == record(texts={})
+
+
+def test_texts_are_lists_of_text() -> None:
+    for wrong in ({"source": "one text"}, {"source": [1]}, ["no name"]):
+        with pytest.raises(ValidationError, match="texts"):
+            record(texts=wrong)
+
+
+def test_more_of_the_making_comes_back_from_the_file_in_any_shape(tmp_path: Path) -> None:
+    more = {"epoch_seconds": [1.5, 2.25], "training_seconds": {"softmax": 3.5}, "driver": "550"}
+    grown = record().model_copy(
+        update={"provenance": Provenance.model_validate(record().provenance.model_dump() | more)}
+    )
+    records.save(grown, tmp_path / "it.json")
+    back = records.load(tmp_path / "it.json")
+    assert back == grown != record()
+    assert back.provenance.model_extra == more
 
 
 def test_provenance_may_grow_and_the_rest_may_not() -> None:

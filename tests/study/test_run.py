@@ -117,7 +117,9 @@ def test_the_record_says_what_was_run_and_the_result_has_no_provenance() -> None
     assert record.key == Toy(rate=0.25, seed=3).key("cpu")
     assert record.result.config == {"rate": 0.25, "seed": 3}
     assert record.result.metrics["none"] is None
-    assert set(record.result.model_dump()) == {"config", "metrics", "history", "arrays", "weights_sha256"}
+    parts = {"config", "metrics", "history", "arrays", "texts", "weights_sha256"}
+    assert set(record.result.model_dump()) == parts
+    assert (record.result.texts, record.provenance.model_extra) == ({}, {})
     found = record.provenance
     assert found.versions["torch"] == torch.__version__
     assert found.data == {"text": "aa"}

@@ -36,7 +36,7 @@ def gap_statistics(logits: Iterable[Tensor], constant: float) -> tuple[dict[str,
         for place, bits in enumerate(FRACTION_BITS):
             errors[place] += (TopBit(bits)(z)[:, 0] - gap).abs().sum().item()
     gap = torch.cat(gaps).cpu()
-    most = math.log(words)
+    most = math.log(words) or 1.0  # one word has no gap, and no share of it
     arrays = {
         "gap": torch.histogram((gap / most).clamp(0, 1).float(), EDGES).hist.tolist(),
         "gap_quantiles": torch.quantile(gap, torch.tensor(QUANTILES, dtype=gap.dtype)).tolist(),

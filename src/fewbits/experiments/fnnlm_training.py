@@ -1,6 +1,7 @@
 """A feed-forward language model that learns through softmax, max-shift, class softmax or adaptive softmax (M8)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -28,6 +29,7 @@ from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.averaging import Averaging
 from fewbits.training.language_modelling import LanguageModelling
 from fewbits.training.settings import Optimizer, Schedule, Training
+from fewbits.training.timed import Timed
 
 
 def _max_shift(gradient: Gradient, shift: Constant | TopBit) -> Callable[[int, Tensor], Classifier]:
@@ -92,7 +94,8 @@ class FnnlmTraining(Configuration):
         body = FeedForwardBody(words, self.embedding_size, self.hidden_size, self.order)
         model = LanguageModel(body, ARMS[self.arm](self.hidden_size, counts))
         task = Watched(model, corpus, batch_size=self.batch_size, length=self.length)
-        history = context.trainer(task, self.training).fit()
+        timed = Timed(task, partial(seconds_on, context.device))
+        history = context.trainer(timed, self.training).fit()
         history = [row | of for row, of in zip(history, task.accuracies, strict=True)]
         average, eos = cast(LanguageModel, task.averaged), corpus.vocabulary.eos
         metrics: dict[str, Any] = {
@@ -106,48 +109,33 @@ class FnnlmTraining(Configuration):
             "train_tokens": len(corpus.train),
             "test_tokens": len(corpus.test),
         }
-        return Computed(metrics, history, {}, average.state_dict(), provenance={"epoch_seconds": task.seconds})
+        return Computed(metrics, history, {}, average.state_dict(), provenance={"epoch_seconds": timed.seconds})
 
 
 class Watched(Averaging):
-    """Language modelling with averaged weights, the accuracy of both after each epoch, and the time of its steps."""
+    """Language modelling with averaged weights, and the accuracy of both after each epoch."""
 
     def __init__(self, model: LanguageModel, corpus: Corpus, *, batch_size: int, length: int) -> None:
         super().__init__(LanguageModelling(model, corpus, batch_size=batch_size, length=length))
         self.corpus = corpus
         self.accuracies: list[dict[str, float]] = []  #: of validation text, one row an epoch
-        self.seconds: list[float] = []  #: of the steps of each epoch, as `seconds_on` counts them
-        self.spent, self.since = 0.0, self._now()
-
-    def loss(self, step: int) -> Tensor:
-        """Return the loss; the clock starts with an epoch."""
-        if step == 0:
-            self.spent, self.since = 0.0, self._now()
-        return super().loss(step)
 
     def validate(self) -> float:
-        """Return the mean −log p with the last weights; note the time, and the accuracy of these and of the average."""
-        self.seconds.append(self.spent + self._now() - self.since)
+        """Return the mean −log p with the last weights; note the accuracy of these and of the average."""
         loss = super().validate()
         valid, eos = self.corpus.valid, self.corpus.vocabulary.eos
         both = {"valid_accuracy": self.model, "valid_accuracy_of_average": self.averaged}
-        self.accuracies.append(
-            {name: accuracy(cast(LanguageModel, model), valid, first=eos) for name, model in both.items()}
-        )
+        self.accuracies.append({name: accuracy(cast(LanguageModel, m), valid, first=eos) for name, m in both.items()})
         return loss
 
     def state(self) -> Any:
         """Return the state of task and average, and what was noted."""
-        return [super().state(), self.accuracies, self.seconds, self.spent + self._now() - self.since]
+        return [super().state(), self.accuracies]
 
     def restore(self, state: Any) -> None:
         """Take all of it."""
-        averaging, self.accuracies, self.seconds, self.spent = state
+        averaging, self.accuracies = state
         super().restore(averaging)
-        self.since = self._now()
-
-    def _now(self) -> float:
-        return seconds_on(next(self.model.parameters()).device.type)
 
 
 def _fit_temperature(model: LanguageModel, corpus: Corpus) -> float | None:

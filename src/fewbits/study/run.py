@@ -170,7 +170,8 @@ def run(
     if path is not None:
         records.save(record, path)
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        for part in checkpoint.parent.glob(f"{checkpoint.stem}*"):  # a run of several trainings keeps one for each
+            part.unlink()
     return record
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,13 +15,14 @@ from fewbits.data import data_hashes
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.timing import seconds_on
 from fewbits.experiments.seq2seq_translation import translations
-from fewbits.experiments.seq2seq_translation.texts import Texts, texts
+from fewbits.experiments.seq2seq_translation.texts import Texts, split_texts
 from fewbits.models.seq2seq import Seq2Seq
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.averaging import Averaging
 from fewbits.training.loop import History
-from fewbits.training.settings import Training
+from fewbits.training.settings import Schedule, Training
+from fewbits.training.timed import Timed
 from fewbits.training.translation import BATCHED, TUTORIAL, Translation
 
 #: The classifiers that are trained through. Max-shift has its own gradient: the slides say that backward is affected.
@@ -51,6 +53,13 @@ class Seq2SeqTranslation(Configuration):
             raise ValueError(f"arms are {', '.join(arms) or 'none'}; each is one of {', '.join(ARMS)}, once")
         return arms
 
+    @field_validator("training")
+    @classmethod
+    def _as_long_for_all(cls, training: Training) -> Training:
+        if training.schedule is not Schedule.CONSTANT:
+            raise ValueError("arms are compared epoch by epoch, so their schedule is CONSTANT")
+        return training
+
     @property
     def name(self) -> str:
         """Corpus, schedule, arms and seed."""
@@ -63,7 +72,7 @@ class Seq2SeqTranslation(Configuration):
 
     def compute(self, context: Context) -> Computed:
         """Train the arms, translate the tests in each way, score, and test the arms against each other."""
-        text = texts(self.corpus, self.pairs, self.test_size, self.seed)
+        text = split_texts(self.corpus, self.pairs, self.test_size, self.seed)
         corpus = text.corpus
         metrics: dict[str, Any] = {"source_words": len(corpus.source), "target_words": len(corpus.target)}
         metrics |= {"training_pairs": len(text.training)}
@@ -78,9 +87,7 @@ class Seq2SeqTranslation(Configuration):
         written: dict[str, translations.Written] = {}
         checkpoints = [context.checkpoint and _beside(context.checkpoint, arm) for arm in self.arms]
         for arm, checkpoint in zip(self.arms, checkpoints, strict=True):
-            start = seconds_on(context.device)
-            models, rows = self._trained(arm, text, dataclasses.replace(context, checkpoint=checkpoint))
-            seconds[arm] = round(seconds_on(context.device) - start, 1)
+            models, rows, seconds[arm] = self._trained(arm, text, dataclasses.replace(context, checkpoint=checkpoint))
             history = _joined(history, arm, rows)
             if arm == "softmax":
                 numbers, arrays = translations.gap(models[arm], text)
@@ -96,22 +103,21 @@ class Seq2SeqTranslation(Configuration):
                 arrays |= {f"{name}_attention_{place}": shown for place, shown in enumerate(maps)}
                 weights |= {f"{name}.{part}": tensor for part, tensor in model.state_dict().items()}
         numbers, intervals = translations.score(written, text)
-        for checkpoint in filter(None, checkpoints):
-            checkpoint.unlink(missing_ok=True)
         made = {"training_seconds": seconds}
         return Computed(metrics | numbers, history, arrays | intervals, weights, texts=said, provenance=made)
 
-    def _trained(self, arm: str, text: Texts, context: Context) -> tuple[dict[str, Seq2Seq], History]:
-        """Return the trained model, for max-shift also that with averaged weights, by name, and the history."""
+    def _trained(self, arm: str, text: Texts, context: Context) -> tuple[dict[str, Seq2Seq], History, float]:
+        """Return the trained model, for max-shift also that with averaged weights, by name; history and seconds."""
         torch.manual_seed(self.seed)
         source, target = text.corpus.source, text.corpus.target
         classifier = ARMS[arm](self.hidden_size, len(target))
         model = Seq2Seq(len(source), classifier, sos=target.sos, eos=target.eos, max_length=text.longest)
         pairs = (text.numbers(text.training), text.numbers(text.validation))
         task = Averaging(Translation(model, *pairs, batch_size=self.batch_size, steps=self.steps))
-        history = context.trainer(task, self.training).fit()
+        timed = Timed(task, partial(seconds_on, context.device))
+        history = context.trainer(timed, self.training).fit()
         averaged = {f"{arm}-averaged": cast(Seq2Seq, task.averaged)} if isinstance(classifier, MaxShift) else {}
-        return {arm: model} | averaged, history
+        return {arm: model} | averaged, history, round(sum(timed.seconds), 1)
 
 
 def _beside(checkpoint: Path, arm: str) -> Path:

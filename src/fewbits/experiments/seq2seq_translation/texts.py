@@ -7,6 +7,7 @@ from functools import cached_property
 from torch import Tensor
 
 from fewbits.data import Pair, ParallelCorpus, load_pairs, split_pairs
+from fewbits.errors import FewbitsError
 from fewbits.models.seq2seq import padded
 
 TESTS = ("inside", "outside", "outside_unique")  #: fields of `Texts` and of `fewbits.data.PairSplit`
@@ -38,12 +39,22 @@ class Texts:
         return padded([source for source, _ in self.numbers(pairs)])
 
 
-def texts(corpus: str, pairs: int | None, test_size: int, seed: int) -> Texts:
-    """Return the first ``pairs`` pairs of ``corpus``, split by ``seed`` as `fewbits.data.split_pairs` does."""
+def split_texts(corpus: str, pairs: int | None, test_size: int, seed: int) -> Texts:
+    """Return the first ``pairs`` pairs of ``corpus``, split by ``seed`` as `fewbits.data.split_pairs` does.
+
+    Raises:
+        FewbitsError: If the pairs are too few: too few to split, none of those held out is new on both sides, or none
+            is left for validation.
+    """
     loaded = load_pairs(corpus)
     split = split_pairs(loaded.pairs[:pairs], seed, test_size)
     inside = set(split.inside)
     validation = [number for number, pair in enumerate(split.training) if pair not in inside][::VALIDATION]
+    if not validation or not split.outside_unique:
+        raise FewbitsError(
+            f"of {len(loaded.pairs[:pairs]):,} pairs {len(split.outside_unique)} of those held out are new on both "
+            f"sides, and {len(validation)} are left for validation; both need one or more. Take more pairs."
+        )
     left = set(range(len(split.training))).difference(validation)
     return Texts(
         loaded,
