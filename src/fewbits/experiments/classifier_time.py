@@ -124,7 +124,7 @@ def _slope(times: dict[int, float]) -> float:
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {"rows": 50, "hidden_size": 64, "vocabulary_sizes": (1_000, 4_000), "rounds": 3},
-    Profile.LAPTOP: {"rounds": 5},
+    Profile.LAPTOP: {"vocabulary_sizes": (5_000, 10_000, 20_000, 50_000), "rounds": 3},
     Profile.FULL: {},
 }
 

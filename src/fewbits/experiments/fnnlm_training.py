@@ -153,7 +153,7 @@ _SCALES: dict[Profile, dict[str, Any]] = {
         "corpus": "news", "vocabulary_size": 1_000, "train_tokens": 20_000, "evaluation_tokens": 2_000, "length": 10,
     },
     Profile.LAPTOP: {
-        "corpus": "news", "vocabulary_size": 2_000, "train_tokens": 100_000, "evaluation_tokens": 10_000, "length": 10,
+        "corpus": "news", "vocabulary_size": 2_000, "train_tokens": 60_000, "evaluation_tokens": 5_000, "length": 10,
     },
     Profile.FULL: {},
 }  # fmt: skip
