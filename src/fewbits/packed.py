@@ -310,8 +310,8 @@ def _restored_codes(name: str, row: Any, tensors: dict[str, Tensor]) -> Codes:
     match row:
         case {
             "shape": [*shape], "grid": [int(low), int(high), int(step)], "groups": int(groups), "scheme": scheme,
-            "dtype": str(word), "tables": [] | ["scale"] | ["scale", "zero_point"] as known, "quantizer": str(),
-        }:  # fmt: skip
+            "dtype": str(word), "tables": [*known], "quantizer": str(),
+        } if tuple(known) in Scheme(scheme).tables:  # fmt: skip
             dtype = getattr(torch, word, None)
         case _:
             raise ValueError(f"its header does not describe {name}")
@@ -325,6 +325,8 @@ def _restored_codes(name: str, row: Any, tensors: dict[str, Tensor]) -> Codes:
         raise ValueError(f"{name} is of type {word}, which is no floating-point type")
     if integers.numel() and (groups < 1 or integers.numel() % groups):
         raise ValueError(f"{name} has {integers.numel()} codes, which are not {groups} equal groups")
-    if any(t.shape != (groups,) or t.is_floating_point() != (key == "scale") for key, t in tables.items()):
-        raise ValueError(f"the tables of {name} do not fit its groups")
+    rows = {"codebook": (groups, grid.points), "coefficients": (groups, grid.bits)}
+    for table, tensor in tables.items():
+        if tensor.shape != rows.get(table, (groups,)) or tensor.is_floating_point() != (table != "zero_point"):
+            raise ValueError(f"the table {table} of {name} does not fit its groups and grid")
     return Codes(integers, grid, tables, groups, Scheme(scheme), dtype)

@@ -1,8 +1,10 @@
 """Codes: exact sizes, decoding in exact rationals, bytes, counts and entropy."""
 
+import math
 from collections import Counter
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from fewbits.errors import FewbitsError
 from fewbits.formats import Codes, IntegerGrid, pack_bits
+from fewbits.formats.codes import Scheme
 
 
 @pytest.mark.parametrize(
@@ -120,3 +123,74 @@ def test_a_grid_is_of_whole_numbers():
     for low, high in ((0.5, 3.5), ("a", 3)):
         with pytest.raises(FewbitsError, match="whole numbers"):
             IntegerGrid(low, high)
+
+
+# --- schemes ---------------------------------------------------------------------------------------------------------
+
+TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def drawn(grid: IntegerGrid, shape: tuple[int, ...]) -> torch.Tensor:
+    numbers = torch.randint(grid.points, shape, generator=torch.Generator().manual_seed(0))
+    return (grid.low + grid.step * numbers).to(grid.dtype)
+
+
+def by_group(codes: Codes) -> list[tuple[int, int, float]]:
+    """Group, integer and value of each element."""
+    size = codes.integers.numel() // codes.groups
+    values = zip(codes.integers.flatten().tolist(), codes.decode().flatten().tolist(), strict=True)
+    return [(place // size, integer, value) for place, (integer, value) in enumerate(values)]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("grid", [IntegerGrid(0, 7), IntegerGrid(-2, 1), IntegerGrid(-3, 9, 4), IntegerGrid(0, 255)])
+def test_a_codebook_is_looked_up(dtype, grid):
+    table = torch.randn(4, grid.points, generator=torch.Generator().manual_seed(0)).to(dtype)
+    codes = Codes(drawn(grid, (8, 3)), grid, {"codebook": table}, 4, Scheme.CODEBOOK, dtype)
+    assert codes.decode().dtype == dtype
+    for group, integer, value in by_group(codes):
+        assert value == table[group, (integer - grid.low) // grid.step].item()
+    assert codes.bits == 24 * grid.bits + 4 * grid.points * dtype.itemsize * 8
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_planes_are_a_sum_of_signs(dtype, bits):
+    """Coefficients of few bits, so that sums are exact in any type and order."""
+    grid = IntegerGrid(0, 2**bits - 1)
+    table = torch.randint(-16, 17, (2, bits), generator=torch.Generator().manual_seed(bits)) / 8
+    codes = Codes(drawn(grid, (2, 40)), grid, {"coefficients": table.to(dtype)}, 2, Scheme.PLANES, dtype)
+    assert codes.decode().dtype == dtype
+    for group, integer, value in by_group(codes):
+        signs = [1 if bit == "1" else -1 for bit in f"{integer:0{bits}b}"[::-1]]  # bit 0 first
+        assert Fraction(value) == sum(Fraction(a) * s for a, s in zip(table[group].tolist(), signs, strict=True))
+    assert codes.bits == 80 * bits + 2 * bits * dtype.itemsize * 8
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("high", [1, 7, 127])
+@pytest.mark.parametrize("exponent", [-14, 0, 15])
+def test_powers_are_exact_until_the_type_ends(dtype, high, exponent):
+    every = torch.arange(-high, high + 1).to(torch.int8)
+    parts = every, IntegerGrid(-high, high), {"scale": torch.tensor([2.0**exponent]).to(dtype)}, 1
+    smallest = Fraction(torch.finfo(dtype).smallest_normal) * Fraction(torch.finfo(dtype).eps)
+    for _, q, value in by_group(Codes(*parts, Scheme.POWERS, dtype)):
+        exact = Fraction(2) ** (exponent + abs(q) - high) * ((q > 0) - (q < 0))
+        assert Fraction(value) == (exact if abs(exact) >= smallest else 0)
+    root = math.sqrt(2) if dtype == torch.float64 else float(np.float32(math.sqrt(2)))
+    for _, q, value in by_group(Codes(*parts, Scheme.ROOT_POWERS, dtype)):
+        twos, odd = divmod(abs(q) - high, 2)
+        exact = math.ldexp(root if odd else 1.0, twos + exponent) * ((q > 0) - (q < 0))
+        assert value == torch.tensor(exact, dtype=torch.float64).to(dtype).item()
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (), (1, 1, 1)])
+def test_every_scheme_decodes_any_shape(scheme, shape):
+    sizes = {"codebook": (1, 4), "coefficients": (1, 2)}
+    for names in scheme.tables:
+        tables = {name: torch.ones(sizes.get(name, (1,))) for name in names if name != "zero_point"}
+        tables |= {name: torch.ones(1, dtype=torch.int8) for name in names if name == "zero_point"}
+        integers = torch.ones(shape, dtype=torch.int8)
+        decoded = Codes(integers, IntegerGrid(0, 3), tables, 1, scheme, torch.float16).decode()
+        assert (decoded.shape, decoded.dtype) == (torch.Size(shape), torch.float16)

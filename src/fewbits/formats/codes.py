@@ -16,9 +16,22 @@ from fewbits.formats.packing import pack_bits, unpack_bits
 
 
 class Scheme(StrEnum):
-    """How integers and tables become numbers again."""
+    """How integers q and the tables of their group become numbers again."""
 
-    AFFINE = "affine"  #: scale · (integer − zero_point), one of each a group; a missing table means 1 or 0
+    AFFINE = "affine"  #: scale · (q − zero_point), one of each a group; a missing table means 1 or 0
+    POWERS = "powers"  #: sign(q) · scale · base^(|q| − high), 0 for q = 0; base is 2, one scale a group
+    ROOT_POWERS = "root powers"  #: the same with base √2
+    CODEBOOK = "codebook"  #: codebook[number of q], one row of numbers a group, as long as the grid has points
+    PLANES = "planes"  #: Σ_i α_i · (2 · bit i of q − 1), one row of coefficients α a group, i = 0 the lowest bit
+
+    @property
+    def tables(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the tables, in each combination that there is."""
+        return {
+            Scheme.AFFINE: ((), ("scale",), ("scale", "zero_point")),
+            Scheme.CODEBOOK: (("codebook",),),
+            Scheme.PLANES: (("coefficients",),),
+        }.get(self, (("scale",),))
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class Codes:
     """Integer codes and the tables that turn them into numbers.
 
     A tensor of shape S is cut into ``groups`` equal runs of its elements in row-major order (granularities say how
-    many); table entry g belongs to run g.
+    many); entry or row g of a table belongs to run g.
 
     >>> codes = Codes(torch.tensor([[-1, 1], [1, 1]], dtype=torch.int8), IntegerGrid(-1, 1, 2),
     ...               {"scale": torch.tensor([0.5, 2.0])}, groups=2)
@@ -129,7 +142,7 @@ class Codes:
 
     integers: Tensor  #: the codes, in the smallest integer type, in the shape of the tensor
     grid: IntegerGrid  #: which integers they can be
-    tables: Mapping[str, Tensor]  #: named tables with one entry a group: scale, zero_point
+    tables: Mapping[str, Tensor]  #: named tables of the scheme, each with one entry or one row a group
     groups: int  #: number of equal runs that share a table entry
     scheme: Scheme = Scheme.AFFINE  #: how integers and tables become numbers
     dtype: torch.dtype = torch.float32  #: type of the decoded numbers
@@ -140,13 +153,28 @@ class Codes:
         return self.integers.shape
 
     def decode(self) -> Tensor:
-        """Return the numbers: scale · (integer − zero_point), computed in ``dtype``, in the original shape."""
+        """Return the numbers that the scheme says, computed in ``dtype``, in the original shape."""
         if not self.tables or not self.integers.numel():
             return self.integers.to(self.dtype)
-        values = self.integers.reshape(self.groups, -1)
+        return self._values(self.integers.reshape(self.groups, -1)).reshape(self.shape)
+
+    def _values(self, integers: Tensor) -> Tensor:
+        tables = {name: table.to(self.dtype) for name, table in self.tables.items() if table.is_floating_point()}
+        match self.scheme:
+            case Scheme.CODEBOOK:
+                return tables["codebook"].gather(1, ((integers.long() - self.grid.low) // self.grid.step))
+            case Scheme.PLANES:
+                planes = enumerate(tables["coefficients"].unbind(1))
+                return sum(
+                    (a[:, None] * ((integers >> i & 1) * 2 - 1) for i, a in planes), start=integers.new_zeros(())
+                )
+            case Scheme.POWERS | Scheme.ROOT_POWERS:
+                wide = torch.promote_types(self.dtype, torch.float32)  # a power alone may lie below float16
+                power = _power(integers, self.scheme, self.grid.high, wide)
+                return (power * tables["scale"].to(wide)[:, None]).to(self.dtype)
         if "zero_point" in self.tables:
-            values = values.to(torch.int32) - self.tables["zero_point"].to(torch.int32)[:, None]
-        return (values.to(self.dtype) * self.tables["scale"].to(self.dtype)[:, None]).reshape(self.shape)
+            integers = integers.to(torch.int32) - self.tables["zero_point"].to(torch.int32)[:, None]
+        return integers.to(self.dtype) * tables["scale"][:, None]
 
     @cached_property
     def bits(self) -> int:
@@ -187,3 +215,13 @@ class Codes:
             FewbitsError: If the bytes are too many or too few, or name a code that the grid does not have.
         """
         return grid.integers(unpack_bits(packed, grid.bits, math.prod(shape)), shape)
+
+
+def _power(integers: Tensor, scheme: Scheme, high: int, dtype: torch.dtype) -> Tensor:
+    """Return sign(q) · base^(|q| − high), exact for powers of two."""
+    below = integers.abs().to(torch.int32) - high
+    significand = integers.sign().to(dtype)
+    if scheme is Scheme.ROOT_POWERS:
+        significand = torch.where(below % 2 == 1, significand * math.sqrt(2), significand)
+        below = below.div(2, rounding_mode="floor")
+    return torch.ldexp(significand, below)

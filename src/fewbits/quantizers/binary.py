@@ -59,7 +59,9 @@ class Binary(Quantizer):
         if not isinstance(self.scale, Scale) and not 0 < self.scale < float("inf"):
             raise FewbitsError(f"Binary(scale={self.scale!r}): a fixed scale is a positive number.")
 
-    def _encode(self, rows: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Codes:
+    def _encode(
+        self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
+    ) -> Codes:
         scale = self._scale(rows)
         positive = rows >= 0
         if self.rounding is Rounding.STOCHASTIC and generator is not None:

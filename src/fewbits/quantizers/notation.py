@@ -5,8 +5,13 @@ from typing import Any
 
 from fewbits.errors import FewbitsError
 from fewbits.quantizers.binary import Binary, Rounding, Scale
+from fewbits.quantizers.binary_codes import BinaryCodes, Solver
+from fewbits.quantizers.codebook import Codebook, Start
 from fewbits.quantizers.estimators import ClippedStraightThrough, StraightThrough
+from fewbits.quantizers.fixed import Fixed
 from fewbits.quantizers.granularity import PerGate, PerGroup, PerRow, PerTensor
+from fewbits.quantizers.least_squares import LeastSquaresTernary
+from fewbits.quantizers.logarithmic import Logarithmic
 from fewbits.quantizers.quantizer import Quantizer
 from fewbits.quantizers.ternary import TWN, Ternary
 from fewbits.quantizers.uniform import Uniform
@@ -14,7 +19,8 @@ from fewbits.quantizers.uniform import Uniform
 WORDS: dict[str, Any] = {
     word.__name__: word
     for word in (
-        Binary, Ternary, TWN, Uniform, Scale, Rounding,
+        Binary, Ternary, TWN, LeastSquaresTernary, Uniform, Logarithmic, Fixed, BinaryCodes, Codebook,
+        Scale, Rounding, Solver, Start,
         PerTensor, PerRow, PerGroup, PerGate, StraightThrough, ClippedStraightThrough,
     )
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The interface of all quantizers."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Quantizer(ABC):
 
     granularity: Granularity  #: how many weights share a table entry
     estimator: Estimator  #: what the backward pass takes for the derivative
+    minimises_error: ClassVar[bool] = False  #: Σ importance · (q − w)², so that an importance has a meaning
 
     def encode(
         self, weight: Tensor, *, importance: Tensor | None = None, generator: torch.Generator | None = None
@@ -34,24 +36,41 @@ class Quantizer(ABC):
 
         Raises:
             FewbitsError: If ``weight`` is not floating point or holds NaN or infinity, if the granularity does not fit
-                its shape, if a scale overflows, or if ``importance`` is given to a quantizer that minimises nothing.
+                its shape, if a scale overflows, or if ``importance`` does not fit the weight or is given to a
+                quantizer that minimises nothing.
         """
         if not weight.is_floating_point():
             raise FewbitsError(f"a quantizer takes floats, not {weight.dtype}; give `tensor.float()`.")
-        if importance is not None:
-            raise FewbitsError(f"{type(self).__name__} minimises no error, so it cannot use an importance.")
         values = weight.detach().contiguous()  # one order of summation, whatever the strides
         if values.numel() and not all(torch.isfinite(end) for end in values.aminmax()):  # NaN passes through aminmax
             raise FewbitsError("the tensor holds NaN or infinity, which has no code. Did training diverge?")
         rows = values.reshape(self.granularity.groups(values.shape), -1) if values.numel() else values.reshape(1, 0)
-        codes = self._encode(rows, values.shape, generator)
+        codes = self._encode(rows, values.shape, self._importance(importance, rows, values.shape), generator)
         if not all(torch.isfinite(table).all() for table in codes.tables.values()):
             raise FewbitsError(f"a scale of {type(self).__name__} overflows {weight.dtype}: the weights are too large.")
         return codes
 
     @abstractmethod
-    def _encode(self, rows: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Codes:
-        """Return the codes of ``rows``: shape (groups, elements of a group), finite, of a tensor of ``shape``."""
+    def _encode(
+        self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
+    ) -> Codes:
+        """Return the codes of ``rows``: shape (groups, elements of a group), finite, of a tensor of ``shape``.
+
+        ``importance`` has the shape of ``rows`` and is None unless the quantizer ``minimises_error``.
+        """
+
+    def _importance(self, importance: Tensor | None, rows: Tensor, shape: torch.Size) -> Tensor | None:
+        if importance is None:
+            return None
+        if not self.minimises_error:
+            raise FewbitsError(f"{type(self).__name__} minimises no error, so it cannot use an importance.")
+        if importance.shape != shape or not bool((importance.isfinite() & (importance >= 0)).all()):
+            raise FewbitsError(
+                f"an importance is a finite number of at least 0 for each of the {tuple(shape)} weights; "
+                f"this one has {tuple(importance.shape)} numbers, or one that is negative, NaN or infinite."
+            )
+        # Not in the type of the weights: float16 has no room for squares.
+        return importance.detach().contiguous().reshape(rows.shape).to(rows.device)
 
     def __call__(
         self, weight: Tensor, *, importance: Tensor | None = None, generator: torch.Generator | None = None

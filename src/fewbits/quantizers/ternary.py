@@ -38,7 +38,9 @@ class Ternary(Quantizer):
         if not 0 <= self.threshold < math.inf:
             raise FewbitsError(f"Ternary({self.threshold!r}): the threshold T is a finite number of at least 0.")
 
-    def _encode(self, rows: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Codes:
+    def _encode(
+        self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
+    ) -> Codes:
         integers = (rows >= self.threshold).to(torch.int8) - (rows < -self.threshold).to(torch.int8)
         return Codes(integers.reshape(shape), GRID, {}, len(rows), dtype=rows.dtype)
 
@@ -59,7 +61,9 @@ class TWN(Quantizer):
     granularity: Granularity = PerTensor()
     estimator: Estimator = StraightThrough()
 
-    def _encode(self, rows: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Codes:
+    def _encode(
+        self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
+    ) -> Codes:
         magnitude = rows.abs()
         threshold = 0.7 * magnitude.mean(dim=1, keepdim=True).nan_to_num()
         integers = (rows > threshold).to(torch.int8) - (rows < -threshold).to(torch.int8)

@@ -48,7 +48,9 @@ class Uniform(Quantizer):
         half = 2 ** (self.bits - 1)
         return IntegerGrid(-half + self.symmetric, half - 1)
 
-    def _encode(self, rows: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Codes:
+    def _encode(
+        self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
+    ) -> Codes:
         grid = self._grid
         if rows.numel():
             low, high = rows.aminmax(dim=1)

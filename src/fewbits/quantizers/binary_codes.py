@@ -1,0 +1,127 @@
+"""Multi-bit binary codes: a weight is a sum of k signs, each with its coefficient."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from fewbits.errors import FewbitsError
+from fewbits.formats.codes import Codes, IntegerGrid, Scheme
+from fewbits.quantizers.estimators import Estimator, StraightThrough
+from fewbits.quantizers.granularity import Granularity, PerRow
+from fewbits.quantizers.nearest import nearest
+from fewbits.quantizers.quantizer import Quantizer
+
+MOST_BITS = 4
+
+
+class Solver(Enum):
+    """How signs and coefficients are found; each starts with what the one before it does."""
+
+    GREEDY = "greedy"  #: one after another: b_i = sign(r), α_i = mean |r|, r ← r − α_i b_i (Guo et al. 2017)
+    REFINED = "refined"  #: after each new b_i all α so far are solved anew by least squares (Guo et al. 2017)
+    ALTERNATING = "alternating"  #: in turn α by least squares and each weight to its nearest sum (Xu et al. 2018)
+
+    __repr__ = Enum.__str__
+
+
+@dataclass(frozen=True)
+class BinaryCodes(Quantizer):
+    """w ≈ Σ_{i ≤ k} α_i b_i with b_i = ±1: k bits a weight and k coefficients a group.
+
+    Alternating starts from greedy and makes ``cycles`` rounds of (a) α = (BᵀB)⁻¹ Bᵀ w, (b) for these α each weight
+    takes the nearest of the 2^k sums (Xu et al. 2018, who take 2 rounds and rows as groups). Neither step can raise the
+    squared error. Equal planes make BᵀB singular; the smallest solution is taken then. Bit i of a code is 1 where
+    b_i = +1; a sum between two others goes to the lower one.
+
+    >>> w = torch.tensor([[1.0, 2.0, 3.0, -10.0]])
+    >>> greedy, alternating = (BinaryCodes(2, solver).encode(w) for solver in (Solver.GREEDY, Solver.ALTERNATING))
+    >>> greedy.tables["coefficients"], greedy.integers.tolist()          # mean |w|, then the mean of what is left
+    (tensor([[4., 3.]]), [[1, 1, 1, 0]])
+    >>> alternating.tables["coefficients"], alternating.decode()
+    (tensor([[6., 4.]]), tensor([[  2.,   2.,   2., -10.]]))
+
+    Raises:
+        FewbitsError: If bits is not a whole number from 1 to 4, or there are fewer than 0 cycles; or if the largest sum
+            of the coefficients overflows.
+    """
+
+    bits: int
+    solver: Solver = Solver.ALTERNATING
+    cycles: int = 2
+    granularity: Granularity = PerRow()
+    estimator: Estimator = StraightThrough()
+
+    def __post_init__(self) -> None:
+        """Refuse widths without codes."""
+        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 1 <= self.bits <= MOST_BITS:
+            raise FewbitsError(f"BinaryCodes({self.bits!r}): bits is a whole number from 1 to {MOST_BITS}.")
+        if not isinstance(self.cycles, int) or self.cycles < 0:
+            raise FewbitsError(f"BinaryCodes(cycles={self.cycles!r}): cycles is a whole number of at least 0.")
+
+    def _encode(
+        self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
+    ) -> Codes:
+        grid = IntegerGrid(0, 2**self.bits - 1)
+        if not rows.numel():
+            tables = {"coefficients": rows.new_zeros(len(rows), self.bits)}
+            return Codes(rows.to(grid.dtype).reshape(shape), grid, tables, len(rows), Scheme.PLANES, rows.dtype)
+        codes, coefficients = _greedy(rows, self.bits, refined=self.solver is Solver.REFINED)
+        for _ in range(self.cycles if self.solver is Solver.ALTERNATING else 0):
+            coefficients = _least_squares(rows, codes, self.bits)
+            codes = _assigned(rows, coefficients)
+        if not coefficients.abs().sum(1).isfinite().all():
+            raise FewbitsError(f"a sum of coefficients overflows {rows.dtype}: the weights are too large.")
+        tables = {"coefficients": coefficients}
+        return Codes(codes.to(grid.dtype).reshape(shape), grid, tables, len(rows), Scheme.PLANES, rows.dtype)
+
+
+def _greedy(rows: Tensor, bits: int, *, refined: bool) -> tuple[Tensor, Tensor]:
+    """Return codes (g, n), uint8, and coefficients (g, k)."""
+    codes = torch.zeros(rows.shape, dtype=torch.uint8, device=rows.device)
+    coefficients = rows.new_zeros(len(rows), 0)
+    rest = rows
+    for bit in range(bits):
+        positive = rest >= 0
+        codes |= positive.to(torch.uint8) << bit
+        step = rest.abs().mean(1, keepdim=True)
+        if refined:
+            coefficients = _least_squares(rows, codes, bit + 1)
+            rest = rows - _sums(coefficients).gather(1, codes.long())
+        else:
+            coefficients = torch.cat([coefficients, step], dim=1)
+            rest = torch.where(positive, rest - step, rest + step)
+    return codes, coefficients
+
+
+def _least_squares(rows: Tensor, codes: Tensor, bits: int) -> Tensor:
+    """Return the coefficients (g, bits) that are nearest to ``rows`` for the given signs."""
+    number = rows.shape[1]
+    gram = torch.full((len(rows), bits, bits), float(number), dtype=torch.float64, device=rows.device)
+    towards = torch.empty(len(rows), bits, dtype=torch.float64, device=rows.device)
+    total = rows.sum(1, dtype=torch.float64)
+    for i in range(bits):
+        positive = (codes >> i & 1).bool()
+        towards[:, i] = 2 * rows.where(positive, rows.new_zeros(())).sum(1, dtype=torch.float64) - total
+        for j in range(i):
+            different = (positive ^ (codes >> j & 1).bool()).sum(1)
+            gram[:, i, j] = gram[:, j, i] = number - 2.0 * different
+    # The smallest eigenvalue that is not 0 is some 1 / (k n) of the largest, k n < 10^10; the others are of 10^-15.
+    solution: Tensor = torch.linalg.pinv(gram, rtol=1e-11, hermitian=True) @ towards[..., None]
+    return solution.squeeze(-1).to(rows.dtype)
+
+
+def _sums(coefficients: Tensor) -> Tensor:
+    """Return what each code c = 0 … 2^k − 1 is decoded to, rounding included, (g, 2^k)."""
+    groups, bits = coefficients.shape
+    codes = torch.arange(2**bits, dtype=torch.int8, device=coefficients.device).repeat(groups, 1)
+    tables = {"coefficients": coefficients}
+    return Codes(codes, IntegerGrid(0, 2**bits - 1), tables, groups, Scheme.PLANES, coefficients.dtype).decode()
+
+
+def _assigned(rows: Tensor, coefficients: Tensor) -> Tensor:
+    """Return the code of the nearest sum of each weight."""
+    levels, order = _sums(coefficients).sort(dim=1, stable=True)
+    place = nearest(rows, levels)
+    return order.to(torch.uint8).gather(1, place.long())
