@@ -130,5 +130,5 @@ _SCALES: dict[Profile, dict[str, Any]] = {
 
 
 def runs(profile: Profile) -> list[ClassifierTime]:
-    """Return the runs of a profile; at full three, since times differ from run to run."""
-    return [ClassifierTime(seed=seed, **_SCALES[profile]) for seed in range(3 if profile is Profile.FULL else 1)]
+    """Return the runs of a profile; at full five, since times differ from run to run."""
+    return [ClassifierTime(seed=seed, **_SCALES[profile]) for seed in range(5 if profile is Profile.FULL else 1)]
