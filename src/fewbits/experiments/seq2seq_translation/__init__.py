@@ -135,8 +135,8 @@ def _joined(history: History, arm: str, rows: History) -> History:
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "bible-en-fr", "pairs": 600, "test_size": 60, "hidden_size": 32,
-        "training": BATCHED.model_copy(update={"epochs": 3}),
+        "corpus": "bible-en-fr", "pairs": 400, "test_size": 40, "hidden_size": 32,
+        "training": BATCHED.model_copy(update={"epochs": 2}),
     },
     Profile.LAPTOP: {
         "corpus": "bible-en-fr", "test_size": 200, "hidden_size": 128,
