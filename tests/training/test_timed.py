@@ -66,3 +66,5 @@ def test_an_interrupted_epoch_counts_both_parts_and_not_the_time_between() -> No
     assert later.restored == "state"
     epoch(again, later, first=1)
     assert again.seconds == [20.0, 20.0]
+    epoch(again, later)
+    assert again.seconds == [20.0, 20.0, 20.0], "what was spent before the stop counts once"

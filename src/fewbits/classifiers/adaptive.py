@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.classifiers.classifier import Classifier
-from fewbits.classifiers.precision import at_least_float32
 from fewbits.classifiers.word_order import WordOrder, most_frequent_first
 from fewbits.errors import FewbitsError
+from fewbits.kernels.precision import at_least_float32
 
 #: the share of a document's words that 20 % of the vocabulary covers (Grave et al. 2017; the slides)
 COVERAGE = 0.87

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fewbits.classifiers.classifier import Classifier
-from fewbits.classifiers.precision import at_least_float32
 from fewbits.classifiers.word_order import WordOrder
 from fewbits.errors import FewbitsError
+from fewbits.kernels.precision import at_least_float32
 
 #: rows and slots of one class: (first row, row after the last, first slot, slot after the last)
 Block = tuple[int, int, int, int]

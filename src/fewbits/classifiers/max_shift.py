@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.classifiers.classifier import Classifier
-from fewbits.classifiers.precision import at_least_float32
 from fewbits.classifiers.shifts import Constant, Shift, log2_of_sum
 from fewbits.classifiers.temperature import fit_temperature
 from fewbits.errors import FewbitsError
 from fewbits.kernels import max_shift_loss, max_shift_loss_of_logits
+from fewbits.kernels.precision import at_least_float32
 
 _ZERO = Constant(0.0)
 

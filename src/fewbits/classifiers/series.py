@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.classifiers.classifier import Classifier
-from fewbits.classifiers.precision import at_least_float32
 from fewbits.classifiers.temperature import fit_temperature
 from fewbits.errors import FewbitsError
+from fewbits.kernels.precision import at_least_float32
 
 
 class Logarithm(Enum):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewbits.classifiers.precision import at_least_float32
 from fewbits.errors import FewbitsError
+from fewbits.kernels.precision import at_least_float32
 
 _ACCUMULATOR_BITS = 62  #: Σ2^z stays below 2^62, so that it and its comparisons fit int64
 _MOST_FRACTION_BITS = 8

@@ -87,6 +87,20 @@ def accuracy(model: LanguageModel, tokens: Tensor, *, first: int, streams: int =
     return right / len(tokens)
 
 
+def fit_temperature(model: LanguageModel, tokens: Tensor, *, first: int) -> float:
+    """Fit the temperature of a classifier without a scale, one that has ``fit_temperature``, to a text; return it.
+
+    The text is that of validation, never the one that is tested. The model is put into ``eval()`` and back.
+
+    Raises:
+        FewbitsError: If there are no tokens, or a score is not finite.
+    """
+    with evaluating(model):
+        hidden, target = zip(*hidden_states(model, tokens, first=first), strict=True)
+    found: float = model.classifier.fit_temperature(torch.cat(hidden), torch.cat(target))  # type: ignore[operator]
+    return found
+
+
 def perplexity(model: LanguageModel, tokens: Tensor, *, first: int, streams: int = 20) -> float:
     """Return exp of :func:`mean_nll`: the word-level perplexity of ``tokens``; infinity if float64 cannot hold it."""
     return exponential(mean_nll(model, tokens, first=first, streams=streams))

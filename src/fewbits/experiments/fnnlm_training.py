@@ -20,9 +20,9 @@ from fewbits.classifiers import (
     frequency_classes,
 )
 from fewbits.data import Corpus, data_hashes, load_corpus
-from fewbits.errors import FewbitsError
-from fewbits.evaluation.perplexity import accuracy, evaluating, hidden_states, perplexity, unigram_perplexity
+from fewbits.evaluation.perplexity import accuracy, fit_temperature, perplexity, unigram_perplexity
 from fewbits.evaluation.timing import seconds_on
+from fewbits.experiments.choice import check_arms, check_counts
 from fewbits.models import FeedForwardBody, LanguageModel
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
@@ -98,8 +98,9 @@ class FnnlmTraining(Configuration):
         history = context.trainer(timed, self.training).fit()
         history = [row | of for row, of in zip(history, task.accuracies, strict=True)]
         average, eos = cast(LanguageModel, task.averaged), corpus.vocabulary.eos
+        scaleless = isinstance(average.classifier, MaxShift)
         metrics: dict[str, Any] = {
-            "temperature": _fit_temperature(average, corpus),
+            "temperature": fit_temperature(average, corpus.valid, first=eos) if scaleless else None,
             "test_perplexity": perplexity(average, corpus.test, first=eos),
             "test_accuracy": accuracy(average, corpus.test, first=eos),
             "test_accuracy_of_last": accuracy(model, corpus.test, first=eos),
@@ -138,15 +139,6 @@ class Watched(Averaging):
         super().restore(averaging)
 
 
-def _fit_temperature(model: LanguageModel, corpus: Corpus) -> float | None:
-    """Fit the temperature of a model without a scale to the validation text; None for the others."""
-    if not isinstance(model.classifier, MaxShift):
-        return None
-    with evaluating(model):
-        hidden, target = zip(*hidden_states(model, corpus.valid, first=corpus.vocabulary.eos), strict=True)
-    return model.classifier.fit_temperature(torch.cat(hidden), torch.cat(target))
-
-
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
@@ -178,12 +170,8 @@ def runs(profile: Profile, *, arms: list[str] | None = None, seeds: int | None =
     Raises:
         FewbitsError: If an arm is unknown, ``arms`` is empty, or ``seeds`` is below 1.
     """
-    unknown = set(arms or ()) - ARMS.keys()
-    if unknown or arms == []:
-        wrong = f"unknown arms {', '.join(sorted(unknown))}" if unknown else "arms is empty"
-        raise FewbitsError(f"{wrong}; there are {', '.join(ARMS)}.")
-    if seeds is not None and seeds < 1:
-        raise FewbitsError(f"seeds is {seeds}; give 1 or more, or None for what the profile says.")
+    check_arms(arms, ARMS)
+    check_counts(seeds=seeds)
     repeated = _REPEATED if profile is Profile.FULL else ()
     return [
         FnnlmTraining(arm=arm, seed=seed, **_SCALES[profile])

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from fewbits.classifiers import Softmax
 from fewbits.data import Corpus, data_hashes, load_corpus
-from fewbits.errors import FewbitsError
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
+from fewbits.experiments.choice import check_arms, check_counts
 from fewbits.models import Cell, LanguageModel, RecurrentBody
 from fewbits.quantize import pack, quantize, quantized_weights, size_report
 from fewbits.quantizers import parse
@@ -174,13 +174,8 @@ def runs(
     Raises:
         FewbitsError: If an arm is unknown, ``arms`` is empty, or a number is below 1.
     """
-    unknown = set(arms or ()) - ARMS.keys()
-    if unknown or arms == []:
-        wrong = f"unknown arms {', '.join(sorted(unknown))}" if unknown else "arms is empty"
-        raise FewbitsError(f"{wrong}; there are {', '.join(ARMS)}.")
-    for what, number in {"seeds": seeds, "epochs": epochs}.items():
-        if number is not None and number < 1:
-            raise FewbitsError(f"{what} is {number}; give 1 or more, or None for what the profile says.")
+    check_arms(arms, ARMS)
+    check_counts(seeds=seeds, epochs=epochs)
     scale = dict(_SCALES[profile])
     if corpus is not None:
         scale["corpus"] = corpus

@@ -16,9 +16,16 @@ from fewbits.classifiers import (
     log2_of_sum,
 )
 from fewbits.data import Corpus, data_hashes, load_corpus
-from fewbits.errors import FewbitsError
 from fewbits.evaluation.normaliser import best_constant, gap_statistics
-from fewbits.evaluation.perplexity import accuracy, evaluating, hidden_states, perplexity, unigram_perplexity
+from fewbits.evaluation.perplexity import (
+    accuracy,
+    evaluating,
+    fit_temperature,
+    hidden_states,
+    perplexity,
+    unigram_perplexity,
+)
+from fewbits.experiments.choice import check_arms, check_counts
 from fewbits.models import FeedForwardBody, LanguageModel
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
@@ -123,9 +130,7 @@ def _evaluated(model: LanguageModel, corpus: Corpus) -> dict[str, float | None]:
     """Return perplexity and accuracy on the test text; scores without a scale get a temperature on validation text."""
     eos, temperature = corpus.vocabulary.eos, None
     if isinstance(model.classifier, TaylorSoftmax) and not model.classifier.is_positive:
-        with evaluating(model):
-            hidden, targets = zip(*hidden_states(model, corpus.valid, first=eos), strict=True)
-        temperature = model.classifier.fit_temperature(torch.cat(hidden), torch.cat(targets))
+        temperature = fit_temperature(model, corpus.valid, first=eos)
     return {
         "test_perplexity": perplexity(model, corpus.test, first=eos),
         "test_accuracy": accuracy(model, corpus.test, first=eos),
@@ -204,12 +209,8 @@ def runs(profile: Profile, *, arms: list[str] | None = None, seeds: int | None =
     Raises:
         FewbitsError: If an arm is unknown, ``arms`` is empty, or ``seeds`` is below 1.
     """
-    unknown = set(arms or ()) - ARMS.keys()
-    if unknown or arms == []:
-        wrong = f"unknown arms {', '.join(sorted(unknown))}" if unknown else "arms is empty"
-        raise FewbitsError(f"{wrong}; there are {', '.join(ARMS)}.")
-    if seeds is not None and seeds < 1:
-        raise FewbitsError(f"seeds is {seeds}; give 1 or more, or None for what the profile says.")
+    check_arms(arms, ARMS)
+    check_counts(seeds=seeds)
     number = seeds or (3 if profile is Profile.FULL else 1)
     return [
         MaxShiftTheory(arm=arm, seed=seed, **_SCALES[profile])

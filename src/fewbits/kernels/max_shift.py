@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fewbits.errors import FewbitsError
+from fewbits.kernels.precision import at_least_float32
 
 #: Logits in work at a time: 8 MiB of float32, so that they are still in a cache when they are read.
 _LOGITS_IN_WORK = 2**21
@@ -97,7 +98,7 @@ class _FusedLoss(torch.autograd.Function):
         found = [_best_words(hidden[rows], weight, bias, target[rows]) for rows in blocks]
         best = torch.cat([target[:0], *(words for words, _ in found)])
         ctx.save_for_backward(hidden, weight, best, target)
-        return torch.cat([_precise(hidden).new_empty(0), *(margin for _, margin in found)]).mean()
+        return torch.cat([at_least_float32(hidden).new_empty(0), *(margin for _, margin in found)]).mean()
 
     @staticmethod
     @once_differentiable
@@ -108,11 +109,11 @@ class _FusedLoss(torch.autograd.Function):
         step = grad / max(len(hidden), 1)
         of_hidden = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            difference = _precise(weight[ours]) - _precise(weight[theirs])
+            difference = at_least_float32(weight[ours]) - at_least_float32(weight[theirs])
             of_hidden = torch.zeros_like(hidden).index_copy_(0, wrong, (difference * step).to(hidden.dtype))
         words, places = torch.cat([ours, theirs]).unique(return_inverse=True)
         if ctx.needs_input_grad[1]:
-            signed = _precise(hidden[wrong]) * step
+            signed = at_least_float32(hidden[wrong]) * step
             summed = signed.new_zeros(len(words), hidden.shape[1]).index_add_(0, places, torch.cat([signed, -signed]))
             of_weight = _placed(summed.to(weight.dtype), words, weight)
         if ctx.needs_input_grad[2]:
@@ -127,7 +128,7 @@ class _LossOfLogits(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         ctx.save_for_backward(logits, target)
         own = logits.gather(1, target[:, None]).squeeze(1)
-        return (_precise(logits.amax(1)) - _precise(own)).mean()
+        return (at_least_float32(logits.amax(1)) - at_least_float32(own)).mean()
 
     @staticmethod
     @once_differentiable
@@ -164,14 +165,9 @@ def _best_words(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Ten
         highest = torch.maximum(highest, top)
         here = ((target >= first) & (target < first + len(block))).nonzero().squeeze(1)
         own[here] = logits[here, target[here] - first]
-    return best, _precise(highest) - _precise(own)
+    return best, at_least_float32(highest) - at_least_float32(own)
 
 
 def _placed(values: Tensor, words: Tensor, like: Tensor) -> Tensor:
     """Return a tensor like ``like`` that holds ``values`` in the rows ``words`` and zeros elsewhere."""
     return torch.zeros(like.shape, dtype=like.dtype, device=like.device).index_copy_(0, words, values)
-
-
-def _precise(values: Tensor) -> Tensor:
-    """Return ``values`` in a type of at least float32: a sum over many rows needs more than 8 or 11 bits."""
-    return values if values.dtype == torch.float64 else values.float()

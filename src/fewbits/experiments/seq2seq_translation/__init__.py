@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fewbits.classifiers import Classifier, MaxShift, Softmax
 from fewbits.data import data_hashes
-from fewbits.errors import FewbitsError
 from fewbits.evaluation.timing import seconds_on
+from fewbits.experiments.choice import check_counts
 from fewbits.experiments.seq2seq_translation import translations
 from fewbits.experiments.seq2seq_translation.texts import Texts, split_texts
 from fewbits.models.seq2seq import Seq2Seq
@@ -156,8 +156,7 @@ def runs(profile: Profile, *, seeds: int | None = None) -> list[Seq2SeqTranslati
     Raises:
         FewbitsError: If ``seeds`` is below 1.
     """
-    if seeds is not None and seeds < 1:
-        raise FewbitsError(f"seeds is {seeds}; give 1 or more, or None for what the profile says.")
+    check_counts(seeds=seeds)
     number = seeds or (3 if profile is Profile.FULL else 1)
     batched = [Seq2SeqTranslation(seed=seed, **_SCALES[profile]) for seed in range(number)]
     if profile is not Profile.FULL:

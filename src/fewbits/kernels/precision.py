@@ -1,4 +1,4 @@
-"""The least precision in which probabilities are computed."""
+"""The least precision in which probabilities and sums over many rows are computed."""
 
 import torch
 from torch import Tensor

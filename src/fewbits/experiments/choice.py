@@ -1,0 +1,28 @@
+"""What may be asked of the runs of an experiment."""
+
+from collections.abc import Collection
+
+from fewbits.errors import FewbitsError
+
+
+def check_arms(arms: Collection[str] | None, known: Collection[str]) -> None:
+    """Refuse an empty choice of arms, and names that are not ``known``; None is no choice.
+
+    Raises:
+        FewbitsError: With the names that there are.
+    """
+    unknown = set(arms or ()) - set(known)
+    if unknown or (arms is not None and not arms):
+        wrong = f"unknown arms {', '.join(sorted(unknown))}" if unknown else "arms is empty"
+        raise FewbitsError(f"{wrong}; there are {', '.join(known)}.")
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuse numbers below 1, by their names; None is what the profile says.
+
+    Raises:
+        FewbitsError: With the name and the number.
+    """
+    for what, number in counts.items():
+        if number is not None and number < 1:
+            raise FewbitsError(f"{what} is {number}; give 1 or more, or None for what the profile says.")
