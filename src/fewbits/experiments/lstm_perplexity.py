@@ -6,11 +6,10 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, field_validator
 
-from fewbits.classifiers import Softmax
 from fewbits.data import Corpus, data_hashes, load_corpus
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
 from fewbits.experiments.choice import check_arms, check_counts
-from fewbits.models import Cell, LanguageModel, RecurrentBody
+from fewbits.models import Cell, LanguageModel, recurrent_language_model
 from fewbits.quantize import pack, quantize, quantized_weights, size_report
 from fewbits.quantizers import parse
 from fewbits.study.profiles import Profile
@@ -92,7 +91,7 @@ class LstmPerplexity(Configuration):
         return corpus.shortened(self.train_tokens, self.evaluation_tokens)
 
     def _model(self, vocabulary_size: int) -> LanguageModel:
-        body = RecurrentBody(
+        model = recurrent_language_model(
             vocabulary_size,
             self.embedding_size,
             self.hidden_size,
@@ -101,10 +100,6 @@ class LstmPerplexity(Configuration):
             self.dropout,
             self.initial_range,
         )
-        classifier = Softmax(self.hidden_size, vocabulary_size)
-        torch.nn.init.uniform_(classifier.output.weight, -0.1, 0.1)
-        torch.nn.init.zeros_(classifier.output.bias)
-        model = LanguageModel(body, classifier)
         if self.weights:
             quantize(model, {pattern: parse(text) for pattern, text in self.weights.items()})
         return model

@@ -1,8 +1,16 @@
 """Models: a body that reads words and a classifier that says which comes next."""
 
 from fewbits.models.feed_forward import FeedForwardBody
-from fewbits.models.language_model import LanguageModel
+from fewbits.models.language_model import LanguageModel, recurrent_language_model
 from fewbits.models.recurrent import Cell, RecurrentBody
 from fewbits.models.seq2seq import Seq2Seq, padded
 
-__all__ = ["Cell", "FeedForwardBody", "LanguageModel", "RecurrentBody", "Seq2Seq", "padded"]
+__all__ = [
+    "Cell",
+    "FeedForwardBody",
+    "LanguageModel",
+    "RecurrentBody",
+    "Seq2Seq",
+    "padded",
+    "recurrent_language_model",
+]

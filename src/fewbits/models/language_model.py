@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from fewbits.classifiers import Softmax
 from fewbits.classifiers.classifier import Classifier
-from fewbits.models.recurrent import State
+from fewbits.models.recurrent import Cell, RecurrentBody, State
 
 
 class LanguageModel(nn.Module):
@@ -21,3 +22,20 @@ class LanguageModel(nn.Module):
         """Return the classifier's mean training loss on ``targets`` (time, batch), and the state to go on from."""
         hidden, state = self(words, state)
         return self.classifier.loss(hidden, targets), state
+
+
+def recurrent_language_model(
+    vocabulary_size: int,
+    embedding_size: int,
+    hidden_size: int,
+    layers: int,
+    cell: Cell = Cell.LSTM,
+    dropout: float = 0.0,
+    initial_range: float | None = None,
+) -> LanguageModel:
+    """Return an untrained :class:`RecurrentBody` with a softmax whose weights start uniform in ±0.1, biases at 0."""
+    body = RecurrentBody(vocabulary_size, embedding_size, hidden_size, layers, cell, dropout, initial_range)
+    classifier = Softmax(hidden_size, vocabulary_size)
+    nn.init.uniform_(classifier.output.weight, -0.1, 0.1)
+    nn.init.zeros_(classifier.output.bias)
+    return LanguageModel(body, classifier)

@@ -150,13 +150,16 @@ class Trainer:
         train = self.at["loss"] / self.task.steps
         row = {"epoch": self.at["epoch"] + 1, "learning_rate": group["lr"], "train_loss": train, "valid_loss": valid}
         self.at["history"].append(row)
-        if valid < self.at["best"] or self.training.schedule is Schedule.CONSTANT:
+        schedule = self.training.schedule
+        self.at |= {"epoch": self.at["epoch"] + 1, "step": 0, "loss": 0.0}
+        if valid < self.at["best"] or schedule is Schedule.CONSTANT:
             self.at |= {"best": valid, "stale": 0}
             self.best = _copy(self.model)
-        else:
+        elif schedule is Schedule.PLATEAU:
             self.at["stale"] += 1
             group["lr"] /= self.training.decay
-        self.at |= {"epoch": self.at["epoch"] + 1, "step": 0, "loss": 0.0}
+        if schedule is Schedule.CALENDAR and self.at["epoch"] >= self.training.constant_epochs:
+            group["lr"] /= self.training.decay
 
     def _remedy(self) -> str:
         rate, clip = self.optimizer.param_groups[0]["lr"], self.training.clip

@@ -23,26 +23,28 @@ class Schedule(StrEnum):
     """What validation decides."""
 
     PLATEAU = "plateau"  #: the learning rate, when to stop, and which weights are kept: the best
+    CALENDAR = "calendar"  #: which weights are kept; the rate falls after each epoch from ``constant_epochs`` on
     CONSTANT = "constant"  #: nothing: the rate stays, every epoch is run, the last weights are kept
 
 
 class Training(BaseModel):
     """Plain SGD that lowers its learning rate when validation stops improving (Zaremba et al. 2014), unless told.
 
-    ``optimizer`` and ``schedule`` are left out of a dump at their defaults: the keys of records made before these
+    The fields from ``optimizer`` on are left out of a dump at their defaults: the keys of records made before these
     fields existed are hashes of dumps without them.
 
-    >>> Training().model_dump().keys() & {"optimizer", "schedule"}
+    >>> Training().model_dump().keys() & {"optimizer", "schedule", "constant_epochs"}
     set()
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     learning_rate: float = Field(20.0, gt=0)
-    decay: float = Field(4.0, gt=1)  #: the learning rate is divided by this after an epoch without improvement
+    decay: float = Field(4.0, gt=1)  #: what the schedule divides the learning rate by
     clip: float = Field(0.25, gt=0)  #: largest norm of all gradients together
     epochs: int = Field(12, ge=1)
     patience: int = Field(4, ge=1)  #: stop after this many epochs in a row without improvement
     precision: Precision = Precision.FLOAT32
     optimizer: Optimizer = Field(Optimizer.SGD, exclude_if=lambda value: value is Optimizer.SGD)
     schedule: Schedule = Field(Schedule.PLATEAU, exclude_if=lambda value: value is Schedule.PLATEAU)
+    constant_epochs: int = Field(0, ge=0, exclude_if=lambda value: value == 0)  #: of a calendar, at the first rate
