@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from fewbits.errors import FewbitsError
-from fewbits.formats import FixedWidth, Huffman, RelativeIndex, Storage, Trits
+from fewbits.formats import FixedWidth, Huffman, IntegerGrid, RelativeIndex, Storage, Trits
 from fewbits.quantize import PackedModel, SizeReport, pack, quantize, size_report
 from fewbits.quantizers import (
     BinaryCodes,
@@ -208,6 +208,31 @@ def test_tables_belong_to_their_scheme(table, scheme, contents, tmp_path):
             PackedModel.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("rule", "scheme", "grids"),
+    [
+        (BinaryCodes(2), "planes", [(-1, 2, 1), (1, 4, 1), (0, 6, 2), (0, 2, 1)]),
+        (Logarithmic(3), "powers", [(-4, 2, 1), (0, 6, 1), (-2, 3, 1), (-6, 6, 2)]),
+        (Logarithmic(3, root=True), "root powers", [(-4, 2, 1), (0, 6, 1), (-2, 3, 1), (-6, 6, 2)]),
+    ],
+    ids=repr,
+)
+def test_a_grid_that_its_scheme_does_not_have_is_refused(rule, scheme, grids, tmp_path):
+    """All codes are the lowest point, which each of these grids can store, and the tables are as wide as theirs."""
+    pack(lstm(rule)).save(tmp_path)
+    header, tensors = read(tmp_path)
+    row = header["weights"][NAME]
+    tensors[f"codes/{NAME}"] = torch.zeros_like(tensors[f"codes/{NAME}"])
+    write(tmp_path, header, tensors)
+    assert PackedModel.load(tmp_path).codes[NAME].scheme == scheme == row["scheme"]
+    for grid in grids:
+        row["grid"] = list(grid)
+        assert IntegerGrid(*grid).bits == rule.bits
+        write(tmp_path, header, tensors)
+        with pytest.raises(FewbitsError, match=f"the scheme '{scheme}' has no IntegerGrid"):
+            PackedModel.load(tmp_path)
+
+
 def test_more_tables_than_the_scheme_has_are_refused(tmp_path):
     pack(lstm(Codebook(2))).save(tmp_path)
     header, tensors = read(tmp_path)
@@ -216,7 +241,33 @@ def test_more_tables_than_the_scheme_has_are_refused(tmp_path):
         PackedModel.load(tmp_path)
 
 
-# --- files of before -------------------------------------------------------------------------------------------------
+# --- files of before and after ---------------------------------------------------------------------------------------
+
+
+def test_a_file_says_the_lowest_format_that_has_its_schemes(tmp_path):
+    """A reader of format 2 has no other scheme than the affine one: it has to be told."""
+    for rule, _ in QUANTIZERS:
+        pack(lstm(rule)).save(tmp_path)
+        header, _ = read(tmp_path)
+        affine = {row["scheme"] for row in header["weights"].values()} == {"affine"}
+        assert affine == isinstance(rule, Fixed | LeastSquaresTernary)
+        assert header["format"] == f"fewbits packed model {2 if affine else 3}"
+        assert f"{header['format']}.\n" in (tmp_path / "card.md").read_text()
+    mixed = quantize(lstm(), {"weight_ih_*": Fixed(0, 3), "weight_hh_l1": Codebook(2), "weight_hh_l0": Fixed(0, 3)})
+    pack(mixed).save(tmp_path)
+    assert read(tmp_path)[0]["format"] == "fewbits packed model 3"
+
+
+@pytest.mark.parametrize("table", SCHEMES)
+def test_a_file_of_format_2_with_a_scheme_of_format_3_is_read(table, contents, tmp_path):
+    """Such files were written before there was a format 3."""
+    header, tensors = json.loads(contents[table][0]), contents[table][1]
+    assert header["format"] == "fewbits packed model 3"
+    write(tmp_path, header, tensors)
+    expected = PackedModel.load(tmp_path).codes[NAME]
+    write(tmp_path, header | {"format": "fewbits packed model 2"}, tensors)
+    found = PackedModel.load(tmp_path).codes[NAME]
+    assert torch.equal(found.decode(), expected.decode())
 
 
 def affine_file() -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -232,10 +232,10 @@ def test_a_file_of_format_1_is_read(tmp_path):
     assert_same(PackedModel.load(tmp_path), expected)
 
 
-@pytest.mark.parametrize("name", ["fewbits packed model 0", "fewbits packed model 3", 2, None, []])
+@pytest.mark.parametrize("name", ["fewbits packed model 0", "fewbits packed model 4", 2, None, []])
 def test_other_formats_are_named(name, saved):
     rewrite(saved, lambda header, tensors: header.update(format=name))
-    with pytest.raises(FewbitsError, match="this version reads fewbits packed model 1 and fewbits packed model 2"):
+    with pytest.raises(FewbitsError, match=r"this version reads fewbits packed model 1, .*model 2, .*model 3"):
         PackedModel.load(saved)
 
 

@@ -1,11 +1,13 @@
-"""A quantized LSTM and GRU against the same step written out with plain operations, forward and backward."""
+"""Steps of a quantized LSTM, GRU and linear layer against the same written out with plain operations."""
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.quantize import quantize
-from fewbits.quantizers import Ternary
+from fewbits.quantizers import TTQ, PerRow, Ternary
 
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
@@ -90,3 +92,33 @@ def test_bfloat16_autocast_is_close(make, by_hand):
     torch.testing.assert_close(output.double(), expected, rtol=0, atol=0.03)
     output.float().sum().backward()
     assert all(torch.isfinite(g).all() and g.abs().sum() > 0 for g in gradients(model).values())
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5])
+def test_training_by_hand_in_numpy_gives_the_same_weights_and_scales(threshold):
+    """Twenty steps of steepest descent of the mean squared error of a linear layer, with the formulas of the paper."""
+    model = quantize(nn.Linear(6, 4).double(), {"weight": TTQ(threshold, PerRow())})
+    weight, bias = (p.detach().numpy().copy() for p in (model.parametrizations.weight.original, model.bias))
+    scales = model.parametrizations.weight[0].learned.detach().numpy().copy()
+    inputs, wanted = torch.randn(50, 6).double(), torch.randn(50, 4).double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.mse_loss(model(inputs), wanted).backward()
+        optimizer.step()
+
+        delta = threshold * np.abs(weight).max(axis=1, keepdims=True)
+        above, below = weight > delta, weight < -delta
+        n, p = scales[:, :1], scales[:, 1:]
+        rest = inputs.numpy() @ np.where(above, p, np.where(below, -n, 0.0)).T + bias - wanted.numpy()
+        slope = 2 / rest.size * rest.T @ inputs.numpy()
+        of_scales = np.stack([-(slope * below).sum(1), (slope * above).sum(1)], axis=1)
+        weight -= 0.2 * slope * np.where(above, np.abs(p), np.where(below, np.abs(n), 1.0))
+        scales -= 0.2 * of_scales
+        bias -= 0.2 * 2 / rest.size * rest.sum(0)
+    for found, expected in (
+        (model.parametrizations.weight.original, weight),
+        (model.parametrizations.weight[0].learned, scales),
+        (model.bias, bias),
+    ):
+        np.testing.assert_allclose(found.detach(), expected, rtol=0, atol=1e-12)  # 20 steps of float64, numbers near 1

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from fewbits.errors import FewbitsError
 from fewbits.quantize import pack, quantize
-from fewbits.quantizers import TWN, Binary, PerGate, PerGroup, PerRow, Rounding, Uniform
+from fewbits.quantizers import TWN, Binary, PerGate, PerGroup, PerRow, Rounding, SoftStaircase, Uniform
+
+TOO_FINE = Uniform(9, estimator=SoftStaircase(1.0))
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,7 @@ def test_a_gru_takes_three_gates():
         ({"output.weight": Binary(), "rnn.weight_*": TWN(PerGroup(3))}, {}, ["body.rnn.weight_ih_l0", "PerGroup(3)"]),
         ({"output.weight": Binary(), "body.embedding.weight": TWN(PerGate())}, {}, ["embedding", "PerGate(4)"]),
         ({"output.weight": Binary()}, {"decoder": Uniform(8)}, ["'decoder'", "module", "body.rnn"]),
+        ({"output.weight": Binary(), "rnn.weight_*": TOO_FINE}, {}, ["body.rnn.weight_ih_l0", "at most 256 levels"]),
     ],
 )
 def test_a_wrong_pattern_is_explained_and_the_model_left_as_it_was(weights, activations, words):

@@ -25,7 +25,7 @@ FLOORS = [
     {"formats"},
     {"kernels"},
     {"quantizers"},
-    {"quantize", "packed"},
+    {"quantize", "activations", "packed"},
     {"classifiers"},
     {"models"},
     {"evaluation"},

@@ -94,6 +94,13 @@ def support() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def quantizers() -> pd.DataFrame:
+    """Return what each quantizer can do, by trying it."""
+    matrix = importlib.import_module("study_quantizers")  # imports torch, as above
+    table: pd.DataFrame = matrix.quantizer_matrix()
+    return table
+
+
 def _summary(kind: type) -> str:
     return (inspect.getdoc(kind) or "").partition("\n")[0].replace("``", "")
 
@@ -107,7 +114,7 @@ def _options(kind: type) -> str:
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
     "ledger": ledger_table, "verdicts": verdicts, "measured": measured, "provenance": provenance,
-    "data": data.data_table, "versions": versions, "machine": machine, "support": support,
+    "data": data.data_table, "versions": versions, "machine": machine, "support": support, "quantizers": quantizers,
 }  # fmt: skip
 
 

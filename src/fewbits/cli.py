@@ -45,7 +45,7 @@ def _print(table: "pd.DataFrame") -> None:
     if table.empty:
         click.echo("nothing yet")
     else:
-        click.echo(table.to_string(index=False, max_colwidth=60))
+        click.echo(table.to_string(index=False, max_colwidth=60, na_rep="–"))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

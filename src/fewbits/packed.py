@@ -15,16 +15,18 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from fewbits import atomic
+from fewbits.activations import quantize_outputs
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
 from fewbits.formats.storage import FixedWidth, Payload, Storage
+from fewbits.quantizers.notation import parse
+from fewbits.quantizers.uniform import follows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = "fewbits packed model 2"
-#: What is read; format 1 had no choice of storage: every code was of fixed width.
-READABLE = ("fewbits packed model 1", FORMAT)
+#: What is read. In format 1 every code is of fixed width; format 3 may have schemes other than the affine one.
+READABLE = ("fewbits packed model 1", "fewbits packed model 2", "fewbits packed model 3")
 FILE, CARD = "model.safetensors", "card.md"
 FIXED_WIDTH = FixedWidth()
 
@@ -162,7 +164,7 @@ class PackedModel:
             tensors |= {f"table/{table}/{name}": t.detach().cpu().contiguous() for table, t in codes.tables.items()}
         rows = {name: _described(c, self.quantizers[name], payloads[name][0]) for name, c in self.codes.items()}
         header = {
-            "format": FORMAT,
+            "format": self._format,
             "weights": rows,
             "aliases": dict(self.aliases),
             "activations": dict(self.activations),
@@ -187,9 +189,7 @@ class PackedModel:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             header = json.loads(about["fewbits"])
             if header["format"] not in READABLE:
-                raise FewbitsError(
-                    f"{path} has format {header['format']!r}, this version reads {' and '.join(READABLE)}."
-                )
+                raise FewbitsError(f"{path} has format {header['format']!r}, this version reads {', '.join(READABLE)}.")
             if _digest(about["fewbits"], tensors) != about["sha256"]:
                 raise ValueError("its SHA-256 is not the one it was saved with")
             return _restored(header, tensors)
@@ -207,12 +207,9 @@ class PackedModel:
             FewbitsError: If names or shapes differ (all differences are listed), or an activation quantizer is none of
                 this package's; the model is then left as it was.
         """
-        from fewbits.quantize import quantize_outputs
-        from fewbits.quantizers.notation import parse
-
         stored = dict(self.floats) | {name: codes.decode() for name, codes in self.codes.items()}
         stored |= {alias: stored[name] for alias, name in self.aliases.items()}
-        own = model.state_dict()
+        own = model.state_dict() | {name: tensor for name, tensor in stored.items() if name in self._ranges()}
         wrong = sorted(stored.keys() ^ own.keys())
         for name in sorted(stored.keys() & own.keys()):
             if stored[name].shape != own[name].shape:
@@ -223,6 +220,16 @@ class PackedModel:
         model.load_state_dict(stored)
         return model
 
+    def _ranges(self) -> set[str]:
+        """The names of the buffers that activation quantizers bring along."""
+        following = (name for name, text in self.activations.items() if follows(parse(text)))
+        return {f"{name}.output_range".removeprefix(".") for name in following}
+
+    @property
+    def _format(self) -> str:
+        """The lowest that says everything, so that older versions read what they can."""
+        return READABLE[1 if all(codes.scheme is Scheme.AFFINE for codes in self.codes.values()) else 2]
+
     def _card(self, report: SizeReport, file_bytes: int) -> str:
         rows = "\n".join(
             f"| `{row.name}` | {'×'.join(map(str, row.shape))} | `{row.quantizer}` "
@@ -231,7 +238,7 @@ class PackedModel:
         )
         outputs = "\n".join(f"- output of `{name}`: `{text}`" for name, text in self.activations.items())
         return (
-            f"# Packed model\n\n{FORMAT}.\n"
+            f"# Packed model\n\n{self._format}.\n"
             "Read it with `fewbits.quantize.PackedModel.load(folder).load_into(model)`.\n\n"
             f"| | |\n|---|---|\n| exact size | {report.bits:,} bits |\n| tensors | {report.nbytes:,} bytes |\n"
             f"| {FILE} | {file_bytes:,} bytes |\n| in float | {report.float_bits // 8:,} bytes |\n"
@@ -317,6 +324,8 @@ def _restored_codes(name: str, row: Any, tensors: dict[str, Tensor]) -> Codes:
             raise ValueError(f"its header does not describe {name}")
     try:
         storage, grid = Storage.parse(row.get("storage", "FixedWidth()")), IntegerGrid(low, high, step)
+        if not Scheme(scheme).takes(grid):
+            raise FewbitsError(f"the scheme {scheme!r} has no {grid}.")
         integers = storage.unpack({part: tensors.pop(f"{part}/{name}") for part in storage.parts}, shape, grid)
     except FewbitsError as error:
         raise ValueError(f"{name}: {error}") from error

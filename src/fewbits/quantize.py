@@ -7,7 +7,8 @@ value with a gradient, and fused kernels (``nn.LSTM``, cuDNN) run as before. It 
 import copy
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,52 +16,85 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from fewbits.activations import check_outputs, default_generator, output_quantizers, quantize_outputs
 from fewbits.errors import FewbitsError
-from fewbits.formats.codes import Codes
+from fewbits.formats.codes import Codes, IntegerGrid, Scheme
 from fewbits.formats.storage import Storage
 from fewbits.packed import FIXED_WIDTH, PackedModel, SizeReport, choose
+from fewbits.quantizers.codebook import Codebook
 from fewbits.quantizers.granularity import PerGate
 from fewbits.quantizers.quantizer import Quantizer
 
 #: Where PyTorch keeps the float copy of a parametrized weight.
 PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original$")
 
-__all__ = ["PackedModel", "SizeReport", "pack", "quantize", "size_report"]
+__all__ = ["PackedModel", "SizeReport", "pack", "quantize", "size_report", "train_codebooks"]
 
 
 class QuantizedWeight(nn.Module):
     """The parametrization: a weight's quantized value, computed once for each value of the weight.
 
     PyTorch asks for a parametrized weight two or three times in one call of ``nn.LSTM``. The answer is kept until the
-    weight changes (its version counter; the step of any optimizer, as fused ones do not count; a move to another type
-    or device), a gradient has passed through it, or the mode changes (training, grad, frozen). A stochastic quantizer
-    therefore draws once a step in training; in ``eval()`` it is deterministic. Writing through ``weight.data`` outside
-    an optimizer is invisible; use ``with torch.no_grad():``.
+    weight, or what is used with it, is another tensor or changes (its version counter; the step of any optimizer, as
+    fused ones do not count; a move to another type or device), a gradient has passed through it, or the mode changes
+    (training, grad, frozen). A stochastic quantizer therefore draws once a step in training; in ``eval()`` it is
+    deterministic. Writing through ``weight.data`` outside an optimizer is invisible; use ``with torch.no_grad():``.
     """
 
     steps_taken: ClassVar[int] = 0  #: steps of all optimizers so far
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    importance: Tensor | None  #: of each weight, for quantizers that minimise an error
+    integers: Tensor | None  #: codes that no longer change: see :func:`train_codebooks`
+
+    def __init__(self, quantizer: Quantizer, learned: Tensor | None = None) -> None:
         super().__init__()
         self.quantizer = quantizer
-        self._kept: tuple[weakref.ref[Tensor], tuple[Any, ...], Tensor] | None = None
+        self.learned = None if learned is None else nn.Parameter(learned)  #: the quantizer's table, trained
+        self.register_buffer("importance", None)
+        self.register_buffer("integers", None)
+        self._kept: tuple[list[weakref.ref[Tensor]], tuple[Any, ...], Tensor] | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the quantized ``weight``, same shape and dtype."""
-        if weight.is_inference():  # has no version counter, so nobody could tell when the kept value is stale
+        used = [each for each in (weight, self.learned, self.importance, self.integers) if each is not None]
+        if any(each.is_inference() for each in used):  # no version counter: nobody could tell when a value is stale
             return self._computed(weight)
-        modes = (self.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), weight.requires_grad)
-        state = (weight._version, weight.data_ptr(), self.steps_taken, *modes)
-        if self._kept is not None and self._kept[0]() is weight and self._kept[1] == state:
+        modes = (self.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        state = (*((each._version, each.data_ptr(), each.requires_grad) for each in used), self.steps_taken, *modes)
+        if (
+            self._kept is not None
+            and self._kept[1] == state
+            and all(kept() is each for kept, each in zip(self._kept[0], used, strict=True))
+        ):
             return self._kept[2]
         value = self._computed(weight)
         if value.requires_grad:
             value.register_hook(_forgetting(weakref.ref(self)))
-        self._kept = (weakref.ref(weight), state, value)
+        self._kept = ([weakref.ref(each) for each in used], state, value)
         return value
 
     def _computed(self, weight: Tensor) -> Tensor:
-        return self.quantizer(weight, generator=_generator(weight) if self.training else None)
+        if self.integers is not None:
+            return self.encode(weight).decode()
+        generator = default_generator(weight) if self.training else None
+        return self.quantizer(weight, importance=self.importance, generator=generator, learned=self.learned)
+
+    def encode(self, weight: Tensor) -> Codes:
+        """Return the codes of ``weight`` as the model evaluates."""
+        if self.integers is None:
+            return self.quantizer.encode(weight, importance=self.importance, learned=self.learned)
+        codebook = self.learned
+        assert codebook is not None
+        grid = IntegerGrid(0, codebook.shape[1] - 1)
+        return Codes(self.integers, grid, {"codebook": codebook}, len(codebook), Scheme.CODEBOOK, weight.dtype)
+
+    def fix(self, weight: Tensor) -> None:
+        """Keep the codes that ``weight`` has now, and learn the codebook; ``weight`` itself is not trained any more."""
+        codes = _frozen(self.encode(weight))
+        self.integers = codes.integers
+        self.learned = nn.Parameter(codes.tables["codebook"])
+        weight.requires_grad_(False)
+        self.forget()
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Take an assigned weight as the new float copy."""
@@ -99,33 +133,14 @@ def _forgetting(owner: "weakref.ref[QuantizedWeight]") -> Any:
     return hook
 
 
-def _generator(tensor: Tensor) -> torch.Generator:
-    """PyTorch's own generator for the device, so that seeds and checkpoints cover stochastic quantizers too."""
-    if tensor.is_cuda:
-        return torch.cuda.default_generators[tensor.get_device()]
-    return torch.default_generator
-
-
-class QuantizedOutput:
-    """The forward hook of an activation quantizer: quantizes a module's output, or the first tensor of a tuple."""
-
-    def __init__(self, quantizer: Quantizer) -> None:
-        self.quantizer = quantizer
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """Return the output with its tensor quantized; the range is read from each batch anew."""
-        tensor = output[0] if isinstance(output, tuple) else output
-        value = self.quantizer(tensor, generator=_generator(tensor) if module.training else None)
-        return (value, *output[1:]) if isinstance(output, tuple) else value
-
-
 def quantize(
     model: nn.Module, weights: Mapping[str, Quantizer], activations: Mapping[str, Quantizer] | None = None
 ) -> nn.Module:
     """Quantize weights, and module outputs, of ``model`` in place and return it.
 
     Args:
-        model: any module; its parameters keep their identity, so an optimizer made before stays valid.
+        model: any module; its parameters keep their identity, so an optimizer made before stays valid. It does not
+            know the table that a quantizer such as TTQ learns: make the optimizer after this call.
         weights: quantizer for each pattern of parameter names (shell wildcards; a pattern may leave out leading
             modules: ``"rnn.weight_*"`` matches ``body.rnn.weight_ih_l0``). A parameter that several modules share is
             quantized wherever it is used.
@@ -143,41 +158,24 @@ def quantize(
     sites = _sites(model)
     chosen = choose(sites, weights, "parameter")
     outputs = choose(dict(model.named_modules()), activations or {}, "module")
-    _check_outputs(model, outputs)
+    check_outputs(model, outputs)
     plan: dict[int, Quantizer] = {}
     for name, quantizer in chosen.items():
         owner, attribute = sites[name]
         _check(owner, name, getattr(owner, attribute), quantizer)
         if plan.setdefault(id(getattr(owner, attribute)), quantizer) != quantizer:
             raise FewbitsError(f"{name} is shared with a weight that is to have another quantizer; give both the same.")
-    made = {key: QuantizedWeight(quantizer) for key, quantizer in plan.items()}
+    made = {
+        id(weight): QuantizedWeight(plan[id(weight)], plan[id(weight)].learned(weight))
+        for owner, attribute in sites.values()
+        if not parametrize.is_parametrized(owner, attribute) and id(weight := getattr(owner, attribute)) in plan
+    }
     for owner, attribute in sites.values():
         if not parametrize.is_parametrized(owner, attribute) and (key := id(getattr(owner, attribute))) in made:
             parametrize.register_parametrization(owner, attribute, made[key])
             if isinstance(owner, nn.RNNBase):
                 type(owner).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined]  # a class made for this module
     return quantize_outputs(model, outputs)
-
-
-def quantize_outputs(model: nn.Module, outputs: Mapping[str, Quantizer]) -> nn.Module:
-    """Quantize the outputs of the modules of these full names, in place, and return ``model``.
-
-    Raises:
-        FewbitsError: If a module is not there or its output is quantized already; the model is then left as it was.
-    """
-    _check_outputs(model, outputs)
-    for name, quantizer in outputs.items():
-        model.get_submodule(name).register_forward_hook(QuantizedOutput(quantizer))
-    return model
-
-
-def _check_outputs(model: nn.Module, names: Iterable[str]) -> None:
-    modules, quantized = dict(model.named_modules()), _activations(model)
-    for name in names:
-        if name not in modules:
-            raise FewbitsError(f"there is no module {name!r}; there are: {', '.join(filter(None, modules)) or 'none'}.")
-        if name in quantized:
-            raise FewbitsError(f"the output of {name or 'the model'} is quantized already; start from a float model.")
 
 
 def _sites(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
@@ -189,7 +187,7 @@ def _sites(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
         PARAMETRIZED.sub(r"\1", f"{prefix}.{attribute}" if prefix else attribute): (module, attribute)
         for prefix, module in model.named_modules(remove_duplicate=False)
         for attribute, parameter in module._parameters.items()
-        if parameter is not None
+        if parameter is not None and not isinstance(module, QuantizedWeight)
     }
 
 
@@ -199,7 +197,7 @@ def _check(owner: nn.Module, name: str, weight: Tensor, quantizer: Quantizer) ->
     if isinstance(owner, nn.GRU) and isinstance(quantizer.granularity, PerGate) and quantizer.granularity.gates != 3:
         raise FewbitsError(f"{name} belongs to a GRU, which has 3 gates: use PerGate(3).")
     try:
-        quantizer.encode(weight)
+        quantizer(weight.detach())
     except FewbitsError as error:
         raise FewbitsError(f"{name}: {error}") from error
 
@@ -218,13 +216,13 @@ def _copy_recurrent(module: nn.RNNBase, memo: dict[int, Any]) -> nn.RNNBase:
     return replica
 
 
-def quantized_weights(model: nn.Module) -> Iterator[tuple[str, Tensor, Quantizer]]:
-    """Yield name, float weight and quantizer of each quantized weight; a shared one under each of its names."""
+def quantized_weights(model: nn.Module) -> Iterator[tuple[str, Tensor, QuantizedWeight]]:
+    """Yield name, float weight and parametrization of each quantized weight; a shared one under each of its names."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         if parametrize.is_parametrized(module):
             for attribute, chain in module.parametrizations.items():  # type: ignore[union-attr,operator]
                 if isinstance(chain[0], QuantizedWeight):
-                    yield f"{prefix}.{attribute}" if prefix else attribute, chain.original, chain[0].quantizer
+                    yield f"{prefix}.{attribute}" if prefix else attribute, chain.original, chain[0]
 
 
 def pack(model: nn.Module) -> PackedModel:
@@ -240,32 +238,48 @@ def pack(model: nn.Module) -> PackedModel:
     names: dict[int, str] = {}
     aliases: dict[str, str] = {}
     quantizers: dict[str, str] = {}
-    for name, weight, quantizer in quantized_weights(model):
+    own: set[int] = set()  # what belongs to the parametrizations and is part of the codes, or of training only
+    for name, weight, parametrization in quantized_weights(model):
+        own |= {id(tensor) for tensor in parametrization.state_dict(keep_vars=True).values()}
         if (first := names.setdefault(id(weight), name)) != name:
             aliases[name] = first
         else:
-            codes[name], quantizers[name] = quantizer.encode(weight), repr(quantizer)
+            codes[name] = _frozen(parametrization.encode(weight))
+            quantizers[name] = repr(parametrization.quantizer)
     if not codes:
         raise FewbitsError("nothing in this model is quantized; call quantize(model, weights={…}) first.")
     floats: dict[str, Tensor] = {}
-    quantized = set(names)
+    own |= set(names)
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) in quantized:
+        if id(tensor) in own:
             continue
         if (first := names.setdefault(id(tensor), name)) != name:
             aliases[name] = first
         else:
             floats[name] = tensor.detach().clone()
-    return PackedModel(codes, floats, aliases, quantizers, _activations(model))
+    return PackedModel(codes, floats, aliases, quantizers, output_quantizers(model))
 
 
-def _activations(model: nn.Module) -> dict[str, str]:
-    return {
-        name: repr(hook.quantizer)
-        for name, module in model.named_modules()
-        for hook in module._forward_hooks.values()
-        if isinstance(hook, QuantizedOutput)
-    }
+def _frozen(codes: Codes) -> Codes:
+    return replace(codes, tables={name: table.detach().clone() for name, table in codes.tables.items()})
+
+
+def train_codebooks(model: nn.Module) -> nn.Module:
+    """From here on train the numbers of the codebooks of ``model`` and nothing else of these weights; in place.
+
+    Each weight keeps the code that it has now, and the gradient of a number of a codebook is the sum of the gradients
+    of the weights that share it (Han et al. 2016). Make the optimizer after this call: the codebooks are new
+    parameters.
+
+    Raises:
+        FewbitsError: If no weight of the model has a :class:`~fewbits.quantizers.Codebook`.
+    """
+    found = [each for each in quantized_weights(model) if isinstance(each[2].quantizer, Codebook)]
+    if not found:
+        raise FewbitsError("no weight of this model has a codebook; call quantize(model, weights={…: Codebook(4)}).")
+    for parametrization, weight in {each[2]: each[1] for each in found}.items():
+        parametrization.fix(weight)
+    return model
 
 
 def size_report(model: nn.Module | PackedModel, storage: Storage | Mapping[str, Storage] = FIXED_WIDTH) -> SizeReport:

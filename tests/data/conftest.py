@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import sqlite3
 import zipfile
@@ -79,6 +80,28 @@ class Study:
             connection.execute("CREATE TABLE verses (book INTEGER, chapter INTEGER, verse INTEGER, english, french)")
             connection.executemany("INSERT INTO verses VALUES (?, ?, ?, ?, ?)", reversed(rows))
         return database
+
+    def images(
+        self, name: str, format: str, shape: tuple[int, int, int], train: int, files: dict[str, bytes], test: int = 1
+    ) -> None:
+        """Register images of which the first ``train`` are for training, and put their files into FEWBITS_DATA."""
+        known = []
+        for path, content in files.items():
+            self.put(path, content)
+            unpacked = gzip.decompress(content) if path.endswith(".gz") else content
+            known.append({"path": path, "sha256": {"toy": sha(unpacked)}})
+        self.entries[name] = {
+            "title": name,
+            "licence": "toy licence",
+            "citation": "nobody",
+            "home": "its home is nowhere",
+            "format": format,
+            "shape": list(shape),
+            "classes": 10,
+            "images": {"train": train, "test": test},
+            "files": known,
+        }
+        self.write()
 
     def put(self, path: str, content: bytes) -> None:
         target = self.folder / path

@@ -100,12 +100,22 @@ def test_the_table_has_a_row_a_data_set(study) -> None:
     study.splits("gone", "a b\n", "a\n", "b\n")
     (study.folder / "gone" / "train.txt").unlink()
     table = data_table()
-    columns = ["name", "title", "language", "tokens", "types", "licence", "found", "check"]
+    columns = ["name", "title", "language", "tokens", "types", "images", "licence", "found", "check"]
     assert list(table.columns) == columns
     assert table[["name", "tokens", "found", "check"]].to_numpy().tolist() == [
         ["here", 3, "folder FEWBITS_DATA", "verified"],
         ["gone", 3, "not found", "missing"],
     ]
+
+
+def test_the_table_has_the_tokens_of_texts_and_the_number_of_images(study) -> None:
+    study.splits("text", "a b\n", "a\n", "b\n")
+    study.images("dots", "rows", (1, 1, 1), 3, {"dots/dots.csv": b"1,0\n2,1\n3,2\n4,0\n5,1\n"}, test=2)
+    rows = data_table().set_index("name")
+    assert rows.loc["text", ["tokens", "types"]].tolist() == [3, 3]
+    assert rows.loc["dots", ["language", "images", "check"]].tolist() == ["", 5, "verified"]
+    assert rows[["tokens", "types", "images"]].isna().to_numpy().tolist() == [[False, False, True], [True, True, False]]
+    assert [str(kind) for kind in rows[["tokens", "types", "images"]].dtypes] == ["Int64"] * 3, "no number is a float"
 
 
 def test_importing_the_package_is_light() -> None:

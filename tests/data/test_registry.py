@@ -1,11 +1,12 @@
 import pytest
 
-from fewbits.data import registry
+from fewbits.data import load_corpus, load_images, load_pairs, registry
 from fewbits.errors import FewbitsError
 
 
 def test_the_registry_of_the_study_is_valid() -> None:
-    assert list(registry.entries()) == ["news", "ptb", "wikitext-2", "polish", "eng-fra", "bible-en-fr"]
+    texts = ["news", "ptb", "wikitext-2", "polish", "eng-fra", "bible-en-fr"]
+    assert list(registry.entries()) == [*texts, "digits", "mnist", "cifar10-jpeg"]
 
 
 def test_an_unknown_name_gets_near_matches_and_all_names() -> None:
@@ -45,9 +46,31 @@ def test_addresses_are_for_all_files_or_none(study) -> None:
         registry.entries()
 
 
-@pytest.mark.parametrize("part", [{}, {"member": "a", "query": "SELECT 1"}])
-def test_a_wheel_has_a_member_or_a_query(study, part: dict[str, str]) -> None:
-    wheel = {"distribution": "toy", "archive": "toy.zip", **part}
+def test_a_wheel_has_a_member_or_a_query(study) -> None:
+    wheel = {"distribution": "toy", "archive": "toy.zip", "member": "a", "query": "SELECT 1"}
     study.register("toy", [{"path": "a", "documents": "line", "sha256": {"toy": "0" * 64}, "wheel": wheel}])
     with pytest.raises(FewbitsError, match="member of a zip file or the query"):
         registry.entries()
+
+
+@pytest.mark.parametrize("wrong", [{"format": "png"}, {"shape": [8, 8]}, {"images": {"train": "many"}}, {"tokens": {}}])
+def test_a_faulty_entry_of_images_is_refused(study, wrong: dict[str, object]) -> None:
+    study.images("toy", "rows", (1, 2, 2), 1, {"toy/toy.csv": b"1,2,3,4,0\n"})
+    study.entries["toy"] |= wrong
+    study.write()
+    with pytest.raises(FewbitsError, match=rf"toy\.images\.{next(iter(wrong))}"):
+        registry.entries()
+
+
+def test_each_kind_of_data_has_its_own_function(study) -> None:
+    study.splits("news", "a\n", "a\n", "a\n")
+    study.images("dots", "rows", (1, 2, 2), 1, {"dots/dots.csv": b"1,2,3,4,0\n"})
+    for read in (load_corpus, load_pairs):
+        with pytest.raises(FewbitsError, match=r"'dots' holds images\. Read it with `load_images\('dots'\)`"):
+            read("dots")
+    with pytest.raises(FewbitsError, match=r"'news' is running text.*load_corpus\('news'\).*Images are in: dots\."):
+        load_images("news")
+    with pytest.raises(FewbitsError, match=r"Parallel text is in: none\."):
+        load_pairs("news")
+    with pytest.raises(FewbitsError, match="Did you mean 'dots'"):
+        load_images("dot")

@@ -43,6 +43,24 @@ def test_other_types_that_hold_the_format(dtype, size, weight):
     assert torch.equal(Fixed(*size)(held), FixedPoint(*size, symmetric=True).round(held))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_types_that_lack_the_ends_stay_in_the_format(dtype):
+    """For every number of the type: the nearest multiple of 2^-f up to the largest of the format that the type holds.
+
+    Only the ends can be missing: with its p digits the type has every multiple of 2^-f up to 2^(p - f), and nothing but
+    multiples of it above.
+    """
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    every = every[every.isfinite()]
+    for integer, fraction in FORMATS:
+        ends = torch.arange(2 ** (integer + fraction)).double() / 2**fraction
+        largest = ends[ends.to(dtype).double() == ends].max()
+        expected = ((every.double() * 2**fraction).round() / 2**fraction).clamp(-largest, largest)
+        codes = Fixed(integer, fraction).encode(every)
+        assert torch.equal(codes.decode().double(), expected)
+        assert torch.equal(codes.integers.double() / 2**fraction, expected)
+
+
 def test_the_example_of_wage():
     assert Fixed(0, 1)(torch.tensor([-1.0, 0.2, 0.6])).tolist() == [-0.5, 0.0, 0.5]
 

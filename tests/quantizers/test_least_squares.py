@@ -91,6 +91,40 @@ def test_height_is_the_mean_of_what_is_kept_and_half_of_it_the_threshold(dtype, 
     assert codes.bits == 3 * 500 * 2 + 3 * dtype.itemsize * 8
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(1, 300_001), (3, 140_000), (400, 500)])
+def test_the_running_sums_of_many_weights_go_on_from_part_to_part(shape, weighted):
+    """The gains of all k at once, in NumPy."""
+    weight, importance = draw(*shape, seed=1) ** 3, draw(*shape, seed=2) ** 2
+    codes = LeastSquaresTernary(PerRow()).encode(weight, importance=importance if weighted else None)
+    magnitude = np.abs(weight.numpy())
+    order = np.argsort(-magnitude, axis=1, kind="stable")
+    falling = np.take_along_axis(magnitude, order, axis=1)
+    share = np.take_along_axis(importance.numpy(), order, axis=1) if weighted else np.ones(shape)
+    mass, moment = share.cumsum(axis=1), (share * falling).cumsum(axis=1)
+    best = (moment**2 / mass).argmax(axis=1)[:, None]
+    height = np.take_along_axis(moment / mass, best, axis=1)
+    np.testing.assert_allclose(codes.tables["scale"].numpy()[:, None], height, rtol=1e-14)  # a last digit of float64
+    kept = magnitude >= np.take_along_axis(falling, best, axis=1)
+    assert np.array_equal(codes.integers.numpy(), np.sign(weight.numpy()) * kept)
+
+
+@pytest.mark.parametrize("power", [-1020, -565, -300, 300, 565, 1020])  # 2^-565 is about 10^-170
+@pytest.mark.parametrize("weighted", [False, True])
+def test_weights_whose_squares_underflow_or_overflow(power, weighted):
+    weight, importance = draw(3, 200).clamp(-7, 7), draw(3, 200, seed=1) ** 2 if weighted else None
+    expected = LeastSquaresTernary(PerRow()).encode(weight, importance=importance)
+    found = LeastSquaresTernary(PerRow()).encode(weight * 2.0**power, importance=importance)
+    assert torch.equal(found.integers, expected.integers)
+    assert torch.equal(found.tables["scale"], expected.tables["scale"] * 2.0**power)
+
+
+def test_the_smallest_and_the_largest_number_of_float64():
+    for value in (5e-324, torch.finfo(torch.float64).max):
+        weight = torch.tensor([value, -value, 0.0, value], dtype=torch.float64)
+        assert torch.equal(LeastSquaresTernary()(weight), weight)
+
+
 def test_groups_of_zeros_and_of_no_importance_have_no_height():
     weight = torch.tensor([[0.0, -0.0, 0.0], [1.0, -2.0, 3.0], [1.0, -2.0, 3.0]])
     importance = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 5.0]])

@@ -71,6 +71,17 @@ def test_each_row_has_its_own_levels(count):
     assert nearest(rows, levels).tolist() == expected
 
 
+@pytest.mark.parametrize("shape", [(1, 300_001), (3, 140_000), (700, 300)])
+@pytest.mark.parametrize("count", [2, 16, 40])
+def test_many_numbers_go_to_the_nearest_level(shape, count):
+    generator = torch.Generator().manual_seed(count)
+    rows, levels = torch.randn(shape, generator=generator), torch.randn(shape[0], count, generator=generator).sort(1)[0]
+    place = nearest(rows, levels).long()
+    wide = rows.double()
+    least = torch.stack([(wide - level[:, None]).abs() for level in levels.double().unbind(1)]).amin(0)
+    assert torch.equal((wide - levels.double().gather(1, place)).abs(), least)
+
+
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_a_boundary_is_the_largest_number_that_is_not_nearer_to_the_upper_level(dtype):
     generator = torch.Generator().manual_seed(0)

@@ -12,20 +12,29 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from fewbits.errors import FewbitsError
 from fewbits.formats import Codes, FixedWidth, Huffman, RelativeIndex, Storage, Trits
 from fewbits.quantizers import (
+    TTQ,
     TWN,
+    Balanced,
     Binary,
     BinaryCodes,
     ClippedStraightThrough,
     Codebook,
     Fixed,
+    Given,
+    LeastError,
     LeastSquaresTernary,
     Logarithmic,
+    MidRise,
+    MinMax,
+    MovingAverage,
+    Percentile,
     PerGate,
     PerGroup,
     PerRow,
     PerTensor,
     Rounding,
     Scale,
+    SoftStaircase,
     Solver,
     Start,
     Ternary,
@@ -42,7 +51,17 @@ FAMILIES = {
         Binary(Scale.MEAN_ABSOLUTE, Rounding.STOCHASTIC, PerRow()),
     ],
     Ternary: [Ternary(0.5), TWN(), TWN(PerRow()), LeastSquaresTernary(), LeastSquaresTernary(PerRow())],
-    Uniform: [Uniform(2), Uniform(4, PerRow()), Uniform(8, symmetric=False), Uniform(16, PerRow(), symmetric=False)],
+    Uniform: [
+        *(Uniform(2), Uniform(4, PerRow()), Uniform(8, symmetric=False), Uniform(16, PerRow(), symmetric=False)),
+        Uniform(3, range=Percentile(80)),
+        Uniform(2, PerRow(), symmetric=False, range=Percentile(70)),
+        Uniform(3, PerRow(), range=LeastError(8)),
+        Uniform(4, range=Given(-1.5, 2)),
+        Uniform(5, symmetric=False, range=Given(-0.5, 3)),
+    ],
+    TTQ: [TTQ(), TTQ(0.3, PerRow())],
+    MidRise: [MidRise(1), MidRise(4, PerRow()), MidRise(9)],
+    Balanced: [Balanced(1), Balanced(3, PerRow()), Balanced(8)],
     BinaryCodes: [BinaryCodes(1), BinaryCodes(2, Solver.GREEDY), BinaryCodes(3, Solver.REFINED), BinaryCodes(4)],
     Codebook: [
         Codebook(1),
@@ -58,11 +77,14 @@ SCALING = [
     q
     for q in QUANTIZERS
     if q not in (Binary(), Binary(0.1), Binary(rounding=Rounding.STOCHASTIC), Ternary(0.5), *FAMILIES[Fixed])
+    and not isinstance(getattr(q, "range", None), Given)
 ]
 PROJECTIONS = [
     *(Binary(), Binary(0.1), TWN(), TWN(PerRow()), Uniform(2), Uniform(8, symmetric=False), BinaryCodes(1)),
     *(LeastSquaresTernary(), Codebook(1), Codebook(3, Start.RANDOM), Codebook(4, Start.LINEAR, granularity=PerRow())),
     *(Logarithmic(2), Logarithmic(5), Logarithmic(8, granularity=PerRow()), *FAMILIES[Fixed]),
+    *(TTQ(), TTQ(0.3, PerRow()), Uniform(3, range=Percentile(80)), Uniform(4, range=Given(-1.5, 2))),
+    *(*FAMILIES[MidRise], *FAMILIES[Balanced]),
 ]
 
 tensors = arrays(
@@ -113,9 +135,9 @@ def test_quantizing_twice_is_quantizing_once(quantizer, weight):
     """
     first = quantizer.encode(weight)
     second = quantizer.encode(first.decode())
-    if isinstance(quantizer, TWN | BinaryCodes):  # the scale of two equal magnitudes may lose a bit in the mean
+    if isinstance(quantizer, TWN | TTQ | BinaryCodes):  # the scale of two equal magnitudes may lose a bit in the mean
         torch.testing.assert_close(second.decode(), first.decode(), rtol=1e-6, atol=0)
-    elif isinstance(quantizer, Binary):
+    elif isinstance(quantizer, Binary | MidRise):  # Balanced is one as well
         assert torch.equal(second.integers, first.integers)
     elif not isinstance(quantizer, Uniform):
         assert torch.equal(second.decode(), first.decode())
@@ -233,6 +255,13 @@ def test_settings_that_make_no_sense_are_refused(make, words):
         *(*QUANTIZERS, TWN(PerGate(3)), Uniform(8, PerGroup(64)), TWN(estimator=ClippedStraightThrough(0.5))),
         *(Codebook(4, Start.LINEAR, 7, 3, PerGroup(2)), BinaryCodes(2, Solver.GREEDY, 0, PerTensor())),
         *(Fixed(3, 4, ClippedStraightThrough(8.0)), Logarithmic(8, True, PerGate(), ClippedStraightThrough())),
+        *(
+            TTQ(0.1, PerGate(3)),
+            MidRise(16, PerGroup(4), SoftStaircase(2.5)),
+            Balanced(2, estimator=SoftStaircase(9.0)),
+        ),
+        *(Uniform(8, range=end) for end in (MinMax(), Percentile(99.99), LeastError(5), MovingAverage(0.9))),
+        Uniform(8, PerRow(), False, Given(-1e-05, 2.5e7), SoftStaircase(0.1)),
     ],
     ids=repr,
 )
@@ -252,6 +281,9 @@ def test_text_and_back(quantizer):
         "Uniform(bits=4, bit=3)",
         "Uniform(99)",
         "Scale.HUGE",
+        "MinMax()",
+        "TTQ(1.5)",
+        "Uniform(8, range=Given(2.0, 1.0))",
         "TWN(",
         "(lambda: 1)()",
     ],

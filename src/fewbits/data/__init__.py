@@ -1,7 +1,8 @@
-"""Text for language models: what there is, where it is found, its tokens, vocabularies and batches."""
+"""Text for language models, and images: what there is, where it is found, tokens, vocabularies and batches."""
 
 from fewbits.data.batching import bptt_windows, contiguous
 from fewbits.data.corpora import Corpus, load_corpus
+from fewbits.data.images import Images, Labelled, load_images
 from fewbits.data.inventory import Report, check, data_table, get
 from fewbits.data.parallel import PairSplit, ParallelCorpus, load_pairs, read_pairs, split_pairs
 from fewbits.data.selection import Pair, Sentence
@@ -12,6 +13,8 @@ from fewbits.data.vocabulary import Vocabulary, coverage
 
 __all__ = [
     "Corpus",
+    "Images",
+    "Labelled",
     "Pair",
     "PairSplit",
     "ParallelCorpus",
@@ -29,6 +32,7 @@ __all__ = [
     "data_table",
     "get",
     "load_corpus",
+    "load_images",
     "load_pairs",
     "read_pairs",
     "split_pairs",

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from fewbits.data import registry, sources
-from fewbits.data.registry import DataFile
+from fewbits.data.registry import DataFile, LabelledImages, ParallelText, RunningText
 from fewbits.data.sources import Located, Source
 from fewbits.errors import FewbitsError
 
@@ -81,28 +81,38 @@ def get(name: str, progress: bool = True) -> Report:
 
 
 def data_table() -> "pd.DataFrame":
-    """Return one row a data set: name, title, language, tokens and types, licence, where found now, state of the check.
+    """Return one row a data set: name, title, language, sizes, licence, where found now, state of the check.
 
-    Tokens are counted with one ``<eos>`` a document, in all splits; of parallel text they are those of both languages,
-    with one ``<eos>`` a sentence, and its types are the sizes of both vocabularies. The hashes of all files that are
-    here are checked.
+    A text has tokens and types, and a set of images has images; what a data set has not is missing (``<NA>``). Tokens
+    are counted with one ``<eos>`` a document, in all splits; of parallel text they are those of both languages, with
+    one ``<eos>`` a sentence, and its types are the sizes of both vocabularies. Images are those of both splits. The
+    hashes of all files that are here are checked.
     """
     import pandas as pd
 
-    reports = {name: check(name) for name in registry.entries()}
-    return pd.DataFrame(
-        {
-            "name": name,
-            "title": entry.title,
-            "language": entry.language,
-            "tokens": sum(entry.tokens.values()),
-            "types": entry.types,
-            "licence": entry.licence,
-            "found": str(reports[name].source or "not found"),
-            "check": reports[name].state,
-        }
-        for name, entry in registry.entries().items()
+    entries = registry.entries()
+    reports = {name: check(name) for name in entries}
+    table = pd.DataFrame(
+        [
+            {
+                "name": name,
+                "title": entry.title,
+                "licence": entry.licence,
+                "found": str(reports[name].source or "not found"),
+                "check": reports[name].state,
+                **_sizes(entry),
+            }
+            for name, entry in entries.items()
+        ],
+        columns=["name", "title", "language", "tokens", "types", "images", "licence", "found", "check"],
     )
+    return table.astype(dict.fromkeys(("tokens", "types", "images"), "Int64"))
+
+
+def _sizes(entry: RunningText | ParallelText | LabelledImages) -> dict[str, str | int]:
+    if isinstance(entry, LabelledImages):
+        return {"language": "", "images": sum(entry.images.values())}
+    return {"language": entry.language, "tokens": sum(entry.tokens.values()), "types": entry.types}
 
 
 def _variant(located: Located) -> str:

@@ -45,17 +45,25 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ImageFormat(StrEnum):
+    """How files hold images and labels."""
+
+    ROWS = "rows"  #: values separated by commas, a line an image: its pixels and, last, its label
+    IDX = "idx"  #: LeCun's: files of images and files of labels
+    JPEG = "jpeg"  #: an npz file with ``jpeg`` (all images end to end), ``offsets`` (n + 1) and ``labels``
+
+
 class Wheel(_Strict):
-    """A part of a file inside an installed distribution: a member of a zip file, or rows of an SQLite database."""
+    """A file inside an installed distribution, a member of one that is a zip file, or rows of an SQLite database."""
 
     distribution: str  #: name on the package index
-    archive: str  #: zip file or database, as the distribution lists it
+    archive: str  #: file, zip file or database, as the distribution lists it
     member: str | None = None  #: file in the zip
     query: str | None = None  #: its rows are the content: values separated by tabs, each row ended by a line feed
 
     @model_validator(mode="after")
     def _member_or_query(self) -> Self:
-        if (self.member is None) == (self.query is None):
+        if self.member is not None and self.query is not None:
             raise ValueError("give the member of a zip file or the query to a database, not both")
         return self
 
@@ -64,9 +72,9 @@ class DataFile(_Strict):
     """One file of a data set, or all the files that match one pattern."""
 
     path: str  #: below ``FEWBITS_DATA`` and below ``data`` in the cache; ``*`` matches many
-    documents: Documents
+    documents: Documents = Documents.FILE  #: what one document of a text is
     sha256: Annotated[dict[str, Sha256], Field(min_length=1)]  #: accepted hashes of the unpacked content, by variant
-    split: Split | None = None  #: the split of the whole file; ``None``: by document
+    split: Split | None = None  #: the split of the whole text; ``None``: by document
     wheel: Wheel | None = None
     url: str | None = None
 
@@ -76,14 +84,12 @@ class DataFile(_Strict):
 
 
 class Entry(_Strict):
-    """One data set of ``data/registry.yaml``: what both kinds have."""
+    """One data set of ``data/registry.yaml``: what all kinds have."""
 
     title: str
-    language: str
     licence: str
     citation: str
     home: str  #: where it comes from, or that no home is certain and what to do
-    tokenization: Tokenization
     files: Annotated[tuple[DataFile, ...], Field(min_length=1)]
 
     @property
@@ -98,14 +104,21 @@ class Entry(_Strict):
         return self
 
 
-class RunningText(Entry):
+class Text(Entry):
+    """Text of either kind."""
+
+    language: str
+    tokenization: Tokenization
+
+
+class RunningText(Text):
     """Text for a language model."""
 
     tokens: dict[Split, int]  #: with one ``<eos>`` a document
     types: int  #: of the training text, with ``<unk>`` and ``<eos>``
 
 
-class ParallelText(Entry):
+class ParallelText(Text):
     """Sentences and their translations."""
 
     selection: Selection
@@ -120,12 +133,25 @@ class ParallelText(Entry):
         return sum(self.vocabularies.values())
 
 
+class LabelledImages(Entry):
+    """Images of one size, each with the number of its class."""
+
+    format: ImageFormat
+    shape: tuple[int, int, int]  #: channels, height, width
+    classes: int
+    images: dict[Split, int]  #: the training images come first, validation's among them; then those of the test
+
+
 def _kind(value: Any) -> str:
-    return "parallel" if isinstance(value, dict) and "selection" in value else "running"
+    return next((kind for field, kind in _FIELDS.items() if isinstance(value, dict) and field in value), "running")
 
 
+_FIELDS = {"selection": "parallel", "format": "images"}  # what each kind has and the others have not
 _Registered = Annotated[
-    Annotated[RunningText, Tag("running")] | Annotated[ParallelText, Tag("parallel")], Discriminator(_kind)
+    Annotated[RunningText, Tag("running")]
+    | Annotated[ParallelText, Tag("parallel")]
+    | Annotated[LabelledImages, Tag("images")],
+    Discriminator(_kind),
 ]
 
 
@@ -134,7 +160,7 @@ def path() -> Path:
     return project.root() / "data" / "registry.yaml"
 
 
-def entries() -> dict[str, RunningText | ParallelText]:
+def entries() -> dict[str, RunningText | ParallelText | LabelledImages]:
     """Return all entries of the registry by name, in its order.
 
     Raises:
@@ -146,7 +172,7 @@ def entries() -> dict[str, RunningText | ParallelText]:
         raise FewbitsError(f"{path()} is no valid registry: {error}. Correct it, or restore it from git.") from error
 
 
-def entry(name: str) -> RunningText | ParallelText:
+def entry(name: str) -> RunningText | ParallelText | LabelledImages:
     """Return the entry of the data set ``name``.
 
     Raises:
@@ -164,25 +190,43 @@ def running_text(name: str) -> RunningText:
     """Return the entry of the running text ``name``.
 
     Raises:
-        FewbitsError: If there is no such data set, or it is parallel text.
+        FewbitsError: If there is no such data set, or it is of another kind.
     """
     found = entry(name)
-    if isinstance(found, ParallelText):
-        raise FewbitsError(f"the data set {name!r} is made of sentence pairs. Read it with `load_pairs({name!r})`.")
-    return found
+    if isinstance(found, RunningText):
+        return found
+    raise _other_kind(name, found, "Running text is", RunningText)
 
 
 def parallel_text(name: str) -> ParallelText:
     """Return the entry of the parallel text ``name``.
 
     Raises:
-        FewbitsError: If there is no such data set, or it is running text.
+        FewbitsError: If there is no such data set, or it is of another kind.
     """
     found = entry(name)
-    if isinstance(found, RunningText):
-        known = ", ".join(key for key, registered in entries().items() if isinstance(registered, ParallelText))
-        raise FewbitsError(
-            f"the data set {name!r} is running text, without translations. Read it with `load_corpus({name!r})`. "
-            f"Parallel text is in: {known}."
-        )
-    return found
+    if isinstance(found, ParallelText):
+        return found
+    raise _other_kind(name, found, "Parallel text is", ParallelText)
+
+
+def labelled_images(name: str) -> LabelledImages:
+    """Return the entry of the images ``name``.
+
+    Raises:
+        FewbitsError: If there is no such data set, or it is of another kind.
+    """
+    found = entry(name)
+    if isinstance(found, LabelledImages):
+        return found
+    raise _other_kind(name, found, "Images are", LabelledImages)
+
+
+def _other_kind(name: str, found: Entry, asked: str, kind: type[Entry]) -> FewbitsError:
+    is_a, read = {
+        RunningText: ("is running text, without translations", "load_corpus"),
+        ParallelText: ("is made of sentence pairs", "load_pairs"),
+        LabelledImages: ("holds images", "load_images"),
+    }[type(found)]
+    known = ", ".join(key for key, registered in entries().items() if isinstance(registered, kind)) or "none"
+    return FewbitsError(f"the data set {name!r} {is_a}. Read it with `{read}({name!r})`. {asked} in: {known}.")

@@ -1,16 +1,78 @@
-"""Recurrent language models quantized after training: the table of Xu et al. 2018 (claim S1)."""
+"""Recurrent language models quantized after training: the table of Xu et al. 2018, and families of levels (S1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from fewbits.data import Corpus, data_hashes, load_corpus
-from fewbits.evaluation.perplexity import exponential, perplexity
+from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
+from fewbits.experiments.choice import check_counts
 from fewbits.models import Cell, LanguageModel, recurrent_language_model
+from fewbits.quantizers import (
+    Balanced,
+    BinaryCodes,
+    Codebook,
+    Fixed,
+    Given,
+    LeastError,
+    Logarithmic,
+    MidRise,
+    PerRow,
+    PerTensor,
+    Quantizer,
+    Solver,
+    Uniform,
+)
+from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.language_modelling import LanguageModelling
 from fewbits.training.settings import Schedule, Training
+
+TABLE_BITS = (2, 3, 4)  #: of the table of Xu et al.
+
+#: The five methods of the table; how the first two change with their range; and three others, of which linear and
+#: k-means levels have one table for a matrix.
+METHODS: dict[str, dict[int, Quantizer]] = {
+    "uniform": {bits: MidRise(bits) for bits in TABLE_BITS},
+    "balanced": {bits: Balanced(bits) for bits in TABLE_BITS},
+    **{solver.value: {bits: BinaryCodes(bits, solver) for bits in TABLE_BITS} for solver in Solver},
+    "uniform-clipped": {bits: MidRise(bits, range=Given(-1, 1)) for bits in TABLE_BITS},
+    "uniform-rows": {bits: MidRise(bits, PerRow()) for bits in TABLE_BITS},
+    "balanced-rows": {bits: Balanced(bits, PerRow()) for bits in TABLE_BITS},
+    "linear-matrix": {bits: Uniform(bits, range=LeastError()) for bits in TABLE_BITS},
+    "linear-rows": {bits: Uniform(bits, PerRow(), range=LeastError()) for bits in TABLE_BITS},
+    "logarithmic-rows": {bits: Logarithmic(bits, granularity=PerRow()) for bits in TABLE_BITS},
+    "k-means": {bits: Codebook(bits) for bits in TABLE_BITS},
+}
+
+#: Families whose signal-to-noise ratio on the trained weights is measured at every width that they have.
+FAMILIES: dict[str, dict[int, Quantizer]] = {
+    "linear, min-max": {bits: Uniform(bits, PerRow()) for bits in range(2, 13)},
+    "linear, least error": {bits: Uniform(bits, PerRow(), range=LeastError()) for bits in range(2, 13)},
+    "logarithmic, base 2": {bits: Logarithmic(bits, granularity=PerRow()) for bits in range(2, 9)},
+    "logarithmic, base √2": {bits: Logarithmic(bits, root=True, granularity=PerRow()) for bits in range(2, 9)},
+    "fixed point": {bits: Fixed(0, bits - 1) for bits in range(2, 13)},
+    "binary codes": {bits: BinaryCodes(bits) for bits in range(1, 5)},
+    "k-means": {bits: Codebook(bits) for bits in range(1, 9)},
+}
+
+#: Families that promise the nearest of their levels.
+NEAREST = ("linear, min-max", "logarithmic, base 2", "logarithmic, base √2", "fixed point", "k-means")
+
+#: Whose 8 levels over the whole recurrent matrix are kept, to be drawn over its histogram.
+LEVELS: dict[str, Quantizer] = {
+    "linear": Uniform(3, range=LeastError()),
+    "logarithmic": Logarithmic(3),
+    "binary codes": BinaryCodes(3, granularity=PerTensor()),
+    "k-means": Codebook(3),
+}
+
+HISTOGRAM = torch.linspace(-1, 1, 401)  #: edges of the histogram of the recurrent weights
 
 
 class PostTraining(Configuration):
@@ -18,6 +80,7 @@ class PostTraining(Configuration):
 
     experiment: ClassVar[str] = "post_training"
     version: ClassVar[int] = 1
+    keeps_weights: ClassVar[bool] = True
 
     corpus: str = "ptb"
     vocabulary_size: int | None = None  #: None is the corpus's own
@@ -41,24 +104,148 @@ class PostTraining(Configuration):
         return data_hashes(self.corpus)
 
     def compute(self, context: Context) -> Computed:
-        """Train and evaluate."""
+        """Train; then quantize the recurrent matrices, or all matrices, in every way, and evaluate."""
         corpus = self.load()
         model = self.model(len(corpus.vocabulary))
         task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
         history = context.trainer(task, self.training).fit()
+        eos = corpus.vocabulary.eos
         metrics: dict[str, Any] = {
-            "test_perplexity": perplexity(model, corpus.test, first=corpus.vocabulary.eos),
+            "test_perplexity": perplexity(model, corpus.test, first=eos),
             "valid_perplexity": exponential(min(row["valid_loss"] for row in history)),
+            "unigram_test_perplexity": unigram_perplexity(corpus.train, corpus.test, len(corpus.vocabulary)),
+            "epochs": len(history),
         }
-        return Computed(metrics, history, {}, model.state_dict())
+        scopes = {"recurrent": matrices(model, recurrent_only=True), "all": matrices(model)}
+        for method, by_bits in METHODS.items():
+            for bits, quantizer in by_bits.items():
+                for scope, weights in scopes.items():
+                    cell = f"{scope}_{method}_{bits}"
+                    with quantized(weights, quantizer) as error:
+                        metrics[f"{cell}_relative_mse"] = error
+                        metrics[f"{cell}_perplexity"] = perplexity(model, corpus.test, first=eos)
+        recurrent = scopes["recurrent"]
+        arrays = {family: [x for row in distortion(recurrent, family) for x in row] for family in FAMILIES}
+        metrics |= {f"{family}_excess": excess(recurrent, family) for family in NEAREST}
+        arrays["histogram"] = histogram(recurrent[-1])
+        arrays |= {f"levels, {name}": q.encode(recurrent[-1]).levels().unique().tolist() for name, q in LEVELS.items()}
+        return Computed(metrics, history, arrays, model.state_dict())
 
     def load(self) -> Corpus:
         """Return the corpus, shortened as the configuration says."""
         corpus = load_corpus(self.corpus, self.vocabulary_size)
         return corpus.shortened(self.train_tokens, self.evaluation_tokens)
 
-    def model(self, vocabulary_size: int) -> LanguageModel:
-        """Return the untrained model that ``seed`` gives."""
+    def model(self, vocabulary_size: int, activations: Quantizer | None = None) -> LanguageModel:
+        """Return the untrained model that ``seed`` gives; its hidden states may be quantized."""
         torch.manual_seed(self.seed)
         size = self.hidden_size
-        return recurrent_language_model(vocabulary_size, size, size, 1, self.cell, self.dropout)
+        return recurrent_language_model(
+            vocabulary_size, size, size, 1, self.cell, self.dropout, activations=activations
+        )
+
+
+def matrices(model: LanguageModel, *, recurrent_only: bool = False) -> list[nn.Parameter]:
+    """Return the two matrices of the recurrent layer; with ``recurrent_only`` False embeddings and output as well."""
+    return [p for name, p in model.named_parameters() if p.dim() == 2 and (not recurrent_only or "rnn" in name)]
+
+
+@contextmanager
+def quantized(weights: list[nn.Parameter], quantizer: Quantizer) -> Iterator[float]:
+    """Give ``weights`` their quantized values for a while; yield ‖q − w‖² / ‖w‖² over all of them."""
+    floats = [weight.detach().clone() for weight in weights]
+    try:
+        with torch.no_grad():
+            for weight, value in zip(weights, floats, strict=True):
+                weight.copy_(quantizer(value))
+        yield _relative_mse(weights, floats)
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(weights, floats, strict=True):
+                weight.copy_(value)
+
+
+def _relative_mse(values: list[nn.Parameter], floats: list[Tensor]) -> float:
+    pairs = list(zip(values, floats, strict=True))
+    error = sum(float((value.detach() - true).double().square().sum()) for value, true in pairs)
+    return error / sum(float(true.double().square().sum()) for _, true in pairs)
+
+
+def distortion(weights: list[nn.Parameter], family: str) -> list[tuple[float, float]]:
+    """Return, for each width of a family, bits a weight with all tables, and 10 log10(‖w‖² / ‖q − w‖²) in dB."""
+    rows = []
+    for quantizer in FAMILIES[family].values():
+        bits = sum(quantizer.encode(weight).bits for weight in weights) / sum(weight.numel() for weight in weights)
+        with quantized(weights, quantizer) as error:
+            rows.append((bits, float(-10 * torch.log10(torch.tensor(error, dtype=torch.float64)))))
+    return rows
+
+
+def excess(weights: list[nn.Parameter], family: str) -> float:
+    """Return by how much the worst weight misses the nearest of its levels, as a part of the largest weight.
+
+    The nearest level is searched in NumPy in float64, for every weight and width of the family.
+    """
+    worst = 0.0
+    for quantizer in FAMILIES[family].values():
+        for weight in weights:
+            codes = quantizer.encode(weight)
+            rows = weight.detach().double().cpu().numpy().reshape(codes.groups, -1)
+            found = np.abs(codes.decode().double().cpu().numpy().reshape(codes.groups, -1) - rows)
+            for row, missed, levels in zip(rows, found, codes.levels().double().cpu().numpy(), strict=True):
+                above = np.searchsorted(levels, row).clip(1, len(levels) - 1)
+                least = np.minimum(np.abs(row - levels[above - 1]), np.abs(levels[above] - row))
+                worst = max(worst, float((missed - least).max() / np.abs(rows).max()))
+    return worst
+
+
+def histogram(weight: Tensor) -> list[float]:
+    """Return the counts of the weights, those beyond the edges in the outermost bins."""
+    values = weight.detach().float().cpu().flatten().clamp(HISTOGRAM[0], HISTOGRAM[-1])
+    counts: list[float] = torch.histogram(values, HISTOGRAM).hist.tolist()
+    return counts
+
+
+#: What differs from the scale of Xu et al., which the field defaults hold.
+_SCALES: dict[Profile, dict[str, Any]] = {
+    Profile.SMOKE: {
+        "corpus": "news", "vocabulary_size": 500, "train_tokens": 40_000, "evaluation_tokens": 2_000,
+        "hidden_size": 32, "dropout": 0.0, "length": 20, "training": Training(learning_rate=10.0, epochs=2),
+    },
+    Profile.LAPTOP: {
+        "corpus": "news", "vocabulary_size": 5_000, "train_tokens": 200_000, "evaluation_tokens": 10_000,
+        "hidden_size": 100, "dropout": 0.2, "training": Training(epochs=3),
+    },
+    Profile.FULL: {},
+}  # fmt: skip
+
+
+def runs(
+    profile: Profile,
+    *,
+    cells: list[Cell] | None = None,
+    seeds: int | None = None,
+    corpus: str | None = None,
+    epochs: int | None = None,
+) -> list[PostTraining]:
+    """Return the runs of a profile; what is None is what the profile says.
+
+    Args:
+        profile: smoke, laptop or full.
+        cells: lstm, gru or both; both unless stated, at smoke the LSTM.
+        seeds: how many, counted from 0; one unless stated.
+        corpus: name of a corpus with its own vocabulary size where the profile has none.
+        epochs: number of epochs.
+
+    Raises:
+        FewbitsError: If a number is below 1.
+    """
+    check_counts(seeds=seeds, epochs=epochs)
+    scale = dict(_SCALES[profile])
+    if corpus is not None:
+        scale["corpus"] = corpus
+    if epochs is not None:
+        training = scale.get("training", PostTraining.model_fields["training"].default)
+        scale["training"] = training.model_copy(update={"epochs": epochs})
+    cells = cells or ([Cell.LSTM] if profile is Profile.SMOKE else list(Cell))
+    return [PostTraining(cell=cell, seed=seed, **scale) for seed in range(seeds or 1) for cell in cells]

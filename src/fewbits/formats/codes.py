@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.packing import pack_bits, unpack_bits
+from fewbits.formats.tiles import tilewise
 
 
 class Scheme(StrEnum):
@@ -32,6 +33,19 @@ class Scheme(StrEnum):
             Scheme.CODEBOOK: (("codebook",),),
             Scheme.PLANES: (("coefficients",),),
         }.get(self, (("scale",),))
+
+    def takes(self, grid: "IntegerGrid") -> bool:
+        """Return whether integers of ``grid`` have a meaning: −h … h for powers, 0 … 2^k − 1 for planes, else any.
+
+        >>> Scheme.PLANES.takes(IntegerGrid(0, 7)), Scheme.PLANES.takes(IntegerGrid(0, 5))
+        (True, False)
+        """
+        match self:
+            case Scheme.POWERS | Scheme.ROOT_POWERS:
+                return grid.low == -grid.high and grid.step == 1
+            case Scheme.PLANES:
+                return grid.low == 0 and grid.step == 1 and grid.points == 2**grid.bits
+        return True
 
 
 @dataclass(frozen=True)
@@ -156,25 +170,37 @@ class Codes:
         """Return the numbers that the scheme says, computed in ``dtype``, in the original shape."""
         if not self.tables or not self.integers.numel():
             return self.integers.to(self.dtype)
-        return self._values(self.integers.reshape(self.groups, -1)).reshape(self.shape)
+        integers = self.integers.reshape(self.groups, -1)
+        return tilewise(self._values, self.dtype, integers, *self.tables.values()).reshape(self.shape)
 
-    def _values(self, integers: Tensor) -> Tensor:
-        tables = {name: table.to(self.dtype) for name, table in self.tables.items() if table.is_floating_point()}
+    def _values(self, integers: Tensor, *rows: Tensor) -> Tensor:
+        known = dict(zip(self.tables, rows, strict=True))
+        tables = {name: table.to(self.dtype) for name, table in known.items() if table.is_floating_point()}
         match self.scheme:
             case Scheme.CODEBOOK:
                 return tables["codebook"].gather(1, ((integers.long() - self.grid.low) // self.grid.step))
             case Scheme.PLANES:
-                planes = enumerate(tables["coefficients"].unbind(1))
-                return sum(
-                    (a[:, None] * ((integers >> i & 1) * 2 - 1) for i, a in planes), start=integers.new_zeros(())
+                signs = (
+                    (integers >> i & 1).to(self.dtype).mul_(2).sub_(1) for i in range(tables["coefficients"].shape[1])
                 )
+                planes = zip(tables["coefficients"].unbind(1), signs, strict=True)
+                return sum((a[:, None] * sign for a, sign in planes), start=integers.new_zeros(()))
             case Scheme.POWERS | Scheme.ROOT_POWERS:
                 wide = torch.promote_types(self.dtype, torch.float32)  # a power alone may lie below float16
                 power = _power(integers, self.scheme, self.grid.high, wide)
                 return (power * tables["scale"].to(wide)[:, None]).to(self.dtype)
-        if "zero_point" in self.tables:
-            integers = integers.to(torch.int32) - self.tables["zero_point"].to(torch.int32)[:, None]
-        return integers.to(self.dtype) * tables["scale"][:, None]
+        if "zero_point" in known:
+            integers = integers.to(torch.int32) - known["zero_point"].to(torch.int32)[:, None]
+        return integers.to(self.dtype).mul_(tables["scale"][:, None])
+
+    def levels(self) -> Tensor:
+        """Return what each point of the grid is decoded to, in ascending order, (groups, points).
+
+        >>> Codes(torch.tensor([1, 0]), IntegerGrid(-1, 1), {"scale": torch.tensor([0.5])}, groups=1).levels()
+        tensor([[-0.5000,  0.0000,  0.5000]])
+        """
+        points = torch.arange(self.grid.low, self.grid.high + 1, self.grid.step, device=self.integers.device)
+        return replace(self, integers=points.repeat(self.groups, 1)).decode().sort(dim=1).values
 
     @cached_property
     def bits(self) -> int:

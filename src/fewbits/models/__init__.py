@@ -1,5 +1,6 @@
-"""Models: a body that reads words and a classifier that says which comes next."""
+"""Models: a body that reads words and a classifier that says which comes next; and a network for images."""
 
+from fewbits.models.convolutional import ConvolutionalNetwork
 from fewbits.models.feed_forward import FeedForwardBody
 from fewbits.models.language_model import LanguageModel, recurrent_language_model
 from fewbits.models.recurrent import Cell, RecurrentBody
@@ -7,6 +8,7 @@ from fewbits.models.seq2seq import Seq2Seq, padded
 
 __all__ = [
     "Cell",
+    "ConvolutionalNetwork",
     "FeedForwardBody",
     "LanguageModel",
     "RecurrentBody",

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from fewbits.classifiers import Softmax
 from fewbits.classifiers.classifier import Classifier
 from fewbits.models.recurrent import Cell, RecurrentBody, State
+from fewbits.quantizers.quantizer import Quantizer
 
 
 class LanguageModel(nn.Module):
@@ -32,9 +33,12 @@ def recurrent_language_model(
     cell: Cell = Cell.LSTM,
     dropout: float = 0.0,
     initial_range: float | None = None,
+    activations: Quantizer | None = None,
 ) -> LanguageModel:
     """Return an untrained :class:`RecurrentBody` with a softmax whose weights start uniform in ±0.1, biases at 0."""
-    body = RecurrentBody(vocabulary_size, embedding_size, hidden_size, layers, cell, dropout, initial_range)
+    body = RecurrentBody(
+        vocabulary_size, embedding_size, hidden_size, layers, cell, dropout, initial_range, activations
+    )
     classifier = Softmax(hidden_size, vocabulary_size)
     nn.init.uniform_(classifier.output.weight, -0.1, 0.1)
     nn.init.zeros_(classifier.output.bias)

@@ -2,7 +2,11 @@
 
 from enum import StrEnum
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fewbits.quantizers.quantizer import Quantizer
 
 State = Tensor | tuple[Tensor, Tensor]  # (layers, batch, hidden), twice for an LSTM
 
@@ -18,6 +22,9 @@ class RecurrentBody(nn.Module):
     """Embedding, dropout, LSTM or GRU layers with dropout between them, dropout (Zaremba et al. 2014).
 
     Embedding weights start uniform in ±0.1; recurrent weights and biases uniform in ±1/√hidden, or ±``initial_range``.
+    ``activations`` quantizes each hidden state h_t when it is made: what the next step, the next layer and the output
+    read is the quantized one, as in Xu et al. (2018). Then the steps are computed one by one instead of by PyTorch's
+    fused module; the cell state c_t stays float.
     """
 
     def __init__(
@@ -29,9 +36,11 @@ class RecurrentBody(nn.Module):
         cell: Cell = Cell.LSTM,
         dropout: float = 0.0,
         initial_range: float | None = None,
+        activations: Quantizer | None = None,
     ) -> None:
         super().__init__()
         self.hidden_size = hidden_size
+        self.activations = activations
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.drop = nn.Dropout(dropout)
         make = nn.LSTM if cell is Cell.LSTM else nn.GRU
@@ -43,5 +52,41 @@ class RecurrentBody(nn.Module):
 
     def forward(self, words: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return hidden states (time, batch, hidden) for ``words`` (time, batch), and the last state."""
-        hidden, state = self.rnn(self.drop(self.embedding(words)), state)
+        inputs = self.drop(self.embedding(words))
+        hidden, state = self.rnn(inputs, state) if self.activations is None else self._step_by_step(inputs, state)
         return self.drop(hidden), state
+
+    def _step_by_step(self, inputs: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return what ``self.rnn`` returns, with every hidden state quantized."""
+        layers, ends = self.rnn.num_layers, []
+        for layer in range(layers):
+            first = inputs.new_zeros(inputs.shape[1], self.hidden_size)
+            if state is None:
+                before = (first, first)
+            else:
+                before = (state[0][layer], state[1][layer]) if isinstance(state, tuple) else (state[layer], first)
+            inputs, end = self._layer(inputs, layer, *before)
+            ends.append(end)
+            if layer + 1 < layers:
+                inputs = F.dropout(inputs, self.rnn.dropout, self.training)
+        hidden, cell = (torch.stack(parts) for parts in zip(*ends, strict=True))
+        return inputs, (hidden, cell) if isinstance(self.rnn, nn.LSTM) else hidden
+
+    def _layer(self, inputs: Tensor, layer: int, hidden: Tensor, cell: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        assert self.activations is not None
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        from_input, recurrent, bias, recurrent_bias = (getattr(self.rnn, f"{name}_l{layer}") for name in names)
+        outputs = []
+        for given in F.linear(inputs, from_input, bias):
+            fed_back = F.linear(hidden, recurrent, recurrent_bias)
+            if isinstance(self.rnn, nn.LSTM):
+                i, f, g, o = (given + fed_back).chunk(4, dim=-1)
+                cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+                hidden = torch.sigmoid(o) * torch.tanh(cell)
+            else:
+                (r, z, n), (r_back, z_back, n_back) = given.chunk(3, dim=-1), fed_back.chunk(3, dim=-1)
+                update = torch.sigmoid(z + z_back)
+                hidden = (1 - update) * torch.tanh(n + torch.sigmoid(r + r_back) * n_back) + update * hidden
+            hidden = self.activations(hidden)
+            outputs.append(hidden)
+        return torch.stack(outputs), (hidden, cell)

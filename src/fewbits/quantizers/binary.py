@@ -37,7 +37,8 @@ class Binary(Quantizer):
 
     Deterministic: q = +H if w ≥ 0, else −H (so 0 and −0 become +H).
     Stochastic: q = +H with probability clip((w/H + 1)/2, 0, 1), the hard sigmoid; with ``generator=None`` it answers
-    deterministically. H is 1, mean |w| of the group, or a fixed number.
+    deterministically. H is 1, mean |w| of the group, or a fixed number. ``importance`` d makes the mean
+    Σ d |w| / Σ d, which minimises Σ d (w − H sign w)²: loss-aware binarisation with d = √v of Adam (Hou et al. 2017).
 
     >>> w = torch.tensor([-0.3, 0.0, 0.9])
     >>> Binary().encode(w).integers.tolist(), Binary().encode(w).bits
@@ -62,7 +63,7 @@ class Binary(Quantizer):
     def _encode(
         self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
     ) -> Codes:
-        scale = self._scale(rows)
+        scale = self._scale(rows, importance)
         positive = rows >= 0
         if self.rounding is Rounding.STOCHASTIC and generator is not None:
             unit = rows if scale is None else rows / scale[:, None].clamp_min(torch.finfo(scale.dtype).tiny)
@@ -72,9 +73,18 @@ class Binary(Quantizer):
         tables = {} if scale is None else {"scale": scale}
         return Codes(integers, IntegerGrid(-1, 1, 2), tables, len(rows), dtype=rows.dtype)
 
-    def _scale(self, rows: Tensor) -> Tensor | None:
+    @property
+    def minimises_error(self) -> bool:
+        """Whether H is read from the weights."""
+        return self.scale is Scale.MEAN_ABSOLUTE
+
+    def _scale(self, rows: Tensor, importance: Tensor | None) -> Tensor | None:
         if self.scale is Scale.NONE:
             return None
+        if importance is not None:
+            mass = importance.sum(1, dtype=torch.float64)
+            moment = (importance.double() * rows.abs()).sum(1)
+            return torch.where(mass > 0, moment / mass, 0).to(rows.dtype)
         if self.scale is Scale.MEAN_ABSOLUTE:
             return rows.abs().mean(dim=1) if rows.numel() else rows.new_zeros(len(rows))
         return rows.new_full((len(rows),), float(self.scale))

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
+from fewbits.formats.tiles import blocks, tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerRow
-from fewbits.quantizers.nearest import nearest
+from fewbits.quantizers.nearest import boundaries
 from fewbits.quantizers.quantizer import Quantizer
 
 MOST_BITS = 4
@@ -67,14 +68,19 @@ class BinaryCodes(Quantizer):
         if not rows.numel():
             tables = {"coefficients": rows.new_zeros(len(rows), self.bits)}
             return Codes(rows.to(grid.dtype).reshape(shape), grid, tables, len(rows), Scheme.PLANES, rows.dtype)
+        found, known = zip(*map(self._solved, blocks(rows)), strict=True)
+        codes, coefficients = torch.cat(found), torch.cat(known)
+        if not coefficients.abs().sum(1).isfinite().all():
+            raise FewbitsError(f"a sum of coefficients overflows {rows.dtype}: the weights are too large.")
+        tables = {"coefficients": coefficients}
+        return Codes(codes.view(grid.dtype).reshape(shape), grid, tables, len(rows), Scheme.PLANES, rows.dtype)
+
+    def _solved(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         codes, coefficients = _greedy(rows, self.bits, refined=self.solver is Solver.REFINED)
         for _ in range(self.cycles if self.solver is Solver.ALTERNATING else 0):
             coefficients = _least_squares(rows, codes, self.bits)
             codes = _assigned(rows, coefficients)
-        if not coefficients.abs().sum(1).isfinite().all():
-            raise FewbitsError(f"a sum of coefficients overflows {rows.dtype}: the weights are too large.")
-        tables = {"coefficients": coefficients}
-        return Codes(codes.to(grid.dtype).reshape(shape), grid, tables, len(rows), Scheme.PLANES, rows.dtype)
+        return codes, coefficients
 
 
 def _greedy(rows: Tensor, bits: int, *, refined: bool) -> tuple[Tensor, Tensor]:
@@ -83,15 +89,15 @@ def _greedy(rows: Tensor, bits: int, *, refined: bool) -> tuple[Tensor, Tensor]:
     coefficients = rows.new_zeros(len(rows), 0)
     rest = rows
     for bit in range(bits):
-        positive = rest >= 0
+        positive = torch.ge(rest, 0, out=torch.empty_like(rest))
         codes |= positive.to(torch.uint8) << bit
         step = rest.abs().mean(1, keepdim=True)
         if refined:
             coefficients = _least_squares(rows, codes, bit + 1)
-            rest = rows - _sums(coefficients).gather(1, codes.long())
+            rest = rows - _decoded(codes, coefficients)
         else:
             coefficients = torch.cat([coefficients, step], dim=1)
-            rest = torch.where(positive, rest - step, rest + step)
+            rest = rest - step * positive.mul_(2).sub_(1)
     return codes, coefficients
 
 
@@ -102,26 +108,34 @@ def _least_squares(rows: Tensor, codes: Tensor, bits: int) -> Tensor:
     towards = torch.empty(len(rows), bits, dtype=torch.float64, device=rows.device)
     total = rows.sum(1, dtype=torch.float64)
     for i in range(bits):
-        positive = (codes >> i & 1).bool()
-        towards[:, i] = 2 * rows.where(positive, rows.new_zeros(())).sum(1, dtype=torch.float64) - total
+        positive = codes >> i & 1
+        towards[:, i] = 2 * (rows * positive.to(rows.dtype)).sum(1, dtype=torch.float64) - total
         for j in range(i):
-            different = (positive ^ (codes >> j & 1).bool()).sum(1)
+            different = (positive ^ codes >> j & 1).sum(1)
             gram[:, i, j] = gram[:, j, i] = number - 2.0 * different
     # The smallest eigenvalue that is not 0 is some 1 / (k n) of the largest, k n < 10^10; the others are of 10^-15.
     solution: Tensor = torch.linalg.pinv(gram, rtol=1e-11, hermitian=True) @ towards[..., None]
     return solution.squeeze(-1).to(rows.dtype)
 
 
-def _sums(coefficients: Tensor) -> Tensor:
-    """Return what each code c = 0 … 2^k − 1 is decoded to, rounding included, (g, 2^k)."""
+def _decoded(codes: Tensor, coefficients: Tensor) -> Tensor:
+    """Return the sums that the codes stand for, rounding included."""
     groups, bits = coefficients.shape
-    codes = torch.arange(2**bits, dtype=torch.int8, device=coefficients.device).repeat(groups, 1)
     tables = {"coefficients": coefficients}
     return Codes(codes, IntegerGrid(0, 2**bits - 1), tables, groups, Scheme.PLANES, coefficients.dtype).decode()
 
 
 def _assigned(rows: Tensor, coefficients: Tensor) -> Tensor:
     """Return the code of the nearest sum of each weight."""
-    levels, order = _sums(coefficients).sort(dim=1, stable=True)
-    place = nearest(rows, levels)
-    return order.to(torch.uint8).gather(1, place.long())
+    groups, bits = coefficients.shape
+    every = torch.arange(2**bits, dtype=torch.uint8, device=rows.device).repeat(groups, 1)
+    levels, order = _decoded(every, coefficients).sort(dim=1, stable=True)
+    return tilewise(_codes_between, torch.uint8, rows, boundaries(levels), order.to(rows.dtype))
+
+
+def _codes_between(rows: Tensor, between: Tensor, order: Tensor) -> Tensor:
+    """Return the first code of ``order``, or the one after the last boundary that a number exceeds."""
+    codes, exceeds = order[:, :1].expand_as(rows).clone(), torch.empty_like(rows)
+    for boundary, change in zip(between.unbind(1), order.diff(dim=1).unbind(1), strict=True):
+        codes.addcmul_(torch.gt(rows, boundary[:, None], out=exceeds), change[:, None])
+    return codes

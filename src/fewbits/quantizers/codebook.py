@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
+from fewbits.formats.tiles import blocks, tiles
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
 from fewbits.quantizers.nearest import boundaries, nearest
 from fewbits.quantizers.quantizer import Quantizer
+from fewbits.quantizers.sorting import ascending, running_sum
 
 
 class Start(Enum):
@@ -43,8 +44,6 @@ class Codebook(Quantizer):
         FewbitsError: If bits is not a whole number from 1 to 8, or there are fewer than 0 iterations.
     """
 
-    minimises_error: ClassVar[bool] = True
-
     bits: int
     start: Start = Start.LINEAR
     iterations: int = 100
@@ -59,6 +58,11 @@ class Codebook(Quantizer):
         if not isinstance(self.iterations, int) or self.iterations < 0:
             raise FewbitsError(f"Codebook(iterations={self.iterations!r}): a whole number of at least 0 is needed.")
 
+    @property
+    def minimises_error(self) -> bool:
+        """Always."""
+        return True
+
     def _encode(
         self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
     ) -> Codes:
@@ -66,22 +70,23 @@ class Codebook(Quantizer):
         if not rows.numel():
             tables = {"codebook": rows.new_zeros(len(rows), grid.points)}
             return Codes(rows.to(grid.dtype).reshape(shape), grid, tables, len(rows), Scheme.CODEBOOK, rows.dtype)
-        codebook = self._codebook(rows, importance)
+        shares = [None] * len(blocks(rows)) if importance is None else blocks(importance)
+        codebook = torch.cat([self._codebook(*part) for part in zip(blocks(rows), shares, strict=True)])
         integers = nearest(rows, codebook).to(grid.dtype)
         return Codes(integers.reshape(shape), grid, {"codebook": codebook}, len(rows), Scheme.CODEBOOK, rows.dtype)
 
     def _codebook(self, rows: Tensor, importance: Tensor | None) -> Tensor:
         """Return the numbers of each group in ascending order, (g, K)."""
         if importance is None:
-            ordered, weights = rows.sort(dim=1).values, None
+            ordered, weights = ascending(rows), None
         else:
             rows = _looked_at(rows, importance)
             ordered, order = rows.sort(dim=1)
             weights = importance.gather(1, order)
-        sums = _running(ordered, weights)
+        mass, moment = None if weights is None else _running(weights), _running(ordered, weights)
         codebook = self._start(rows, ordered)
         for _ in range(self.iterations):
-            moved = _moved(codebook, ordered, *sums)
+            moved = _moved(codebook, ordered, mass, moment)
             if torch.equal(moved, codebook):
                 break
             codebook = moved
@@ -101,12 +106,13 @@ class Codebook(Quantizer):
         return ordered[:, places].contiguous()
 
 
-def _moved(codebook: Tensor, ordered: Tensor, mass: Tensor, moment: Tensor) -> Tensor:
+def _moved(codebook: Tensor, ordered: Tensor, mass: Tensor | None, moment: Tensor) -> Tensor:
     """Return the codebook after one of Lloyd's rounds, ascending."""
     ends = torch.searchsorted(ordered, boundaries(codebook), right=True)
     most = torch.full_like(ends[:, :1], ordered.shape[1])
     ends = torch.cat([torch.zeros_like(most), ends, most], dim=1)
-    of_mass, of_moment = (total.gather(1, ends).diff(dim=1) for total in (mass, moment))
+    of_mass = (ends.double() if mass is None else mass.gather(1, ends)).diff(dim=1)
+    of_moment = moment.gather(1, ends).diff(dim=1)
     first = ordered.gather(1, ends[:, :-1].clamp(max=ordered.shape[1] - 1))
     last = ordered.gather(1, (ends[:, 1:] - 1).clamp(min=0))
     used = of_mass > 0
@@ -129,14 +135,10 @@ def _looked_at(rows: Tensor, importance: Tensor) -> Tensor:
     return rows.where(counts | largest.isinf(), largest)
 
 
-def _running(ordered: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the sums of weight and of weight · value over the first 0 … n values of each row, (g, n + 1), float64."""
-    mass = ordered.new_zeros(ordered.shape[0], ordered.shape[1] + 1, dtype=torch.float64)
-    moment = torch.zeros_like(mass)
-    if weights is None:
-        mass = torch.arange(mass.shape[1], dtype=torch.float64, device=ordered.device).expand(len(ordered), -1)
-        torch.cumsum(ordered, dim=1, dtype=torch.float64, out=moment[:, 1:])
-    else:
-        torch.cumsum(weights, dim=1, dtype=torch.float64, out=mass[:, 1:])
-        torch.cumsum(weights.double() * ordered, dim=1, out=moment[:, 1:])
-    return mass, moment
+def _running(numbers: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the sums of the first 0 … n numbers of each row, each times its weight, (g, n + 1), float64."""
+    sums = numbers.new_zeros(len(numbers), numbers.shape[1] + 1, dtype=torch.float64)
+    for g, n in tiles(numbers):
+        part = numbers[g, n].double() if weights is None else weights[g, n].double() * numbers[g, n]
+        sums[g, n.start + 1 : n.stop + 1] = running_sum(sums[g, n.start, None], part)
+    return sums

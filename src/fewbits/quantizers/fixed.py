@@ -8,7 +8,7 @@ from torch import Tensor
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid
 from fewbits.formats.fixed_point import FixedPoint
-from fewbits.formats.rounding import RoundingMode
+from fewbits.formats.tiles import tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import PerTensor
 from fewbits.quantizers.quantizer import Quantizer
@@ -22,7 +22,8 @@ class Fixed(Quantizer):
 
     The rounded copy goes forward, the gradient changes the float copy: that is the straight-through estimator.
     Nothing is read from the weights, so the step is the same for all; what does not fit saturates. 1 + m + f bits with
-    the sign. Q(w, k) of WAGE (Wu et al. 2018) is Fixed(0, k − 1). Ties go to even.
+    the sign. Q(w, k) of WAGE (Wu et al. 2018) is Fixed(0, k − 1). Ties go to even. In a type that has no room for the
+    ends, what does not fit becomes the largest number of the format that the type holds: rounded weights always fit.
 
     >>> Fixed(0, 2).encode(torch.tensor([0.3, -0.8, 5.0])).integers.tolist(), Fixed(0, 2)(torch.tensor(0.3)).item()
     ([1, -3, 3], 0.25)
@@ -48,7 +49,14 @@ class Fixed(Quantizer):
     def _encode(
         self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
     ) -> Codes:
-        high = 2 ** (self.integer_bits + self.fraction_bits) - 1
-        integers = self._format.encode(rows, RoundingMode.NEAREST_EVEN)
+        end = 2 ** (self.integer_bits + self.fraction_bits)
+        grid = IntegerGrid(1 - end, end - 1)
+        largest = end - max(1, int(end * torch.finfo(rows.dtype).eps / 2))  # below a power of two numbers lie this near
+        wide = torch.promote_types(rows.dtype, torch.float32)  # holds every number of the format
+
+        def rounded(tile: Tensor) -> Tensor:
+            return (tile.to(wide) * 2.0**self.fraction_bits).round_().clamp_(-largest, largest)
+
+        integers = tilewise(rounded, grid.dtype, rows)
         scale = rows.new_full((len(rows),), self._format.unit)
-        return Codes(integers.reshape(shape), IntegerGrid(-high, high), {"scale": scale}, len(rows), dtype=rows.dtype)
+        return Codes(integers.reshape(shape), grid, {"scale": scale}, len(rows), dtype=rows.dtype)

@@ -1,15 +1,16 @@
 """Ternary weights with the threshold and scale of the least error."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fewbits.formats.codes import Codes
+from fewbits.formats.tiles import tiles, tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
 from fewbits.quantizers.quantizer import Quantizer
+from fewbits.quantizers.sorting import ascending, running_sum
 from fewbits.quantizers.ternary import GRID
 
 
@@ -28,10 +29,13 @@ class LeastSquaresTernary(Quantizer):
     ([-1, 0, 1, 1], 0.7333)
     """
 
-    minimises_error: ClassVar[bool] = True
-
     granularity: Granularity = PerTensor()
     estimator: Estimator = StraightThrough()
+
+    @property
+    def minimises_error(self) -> bool:
+        """Always."""
+        return True
 
     def _encode(
         self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
@@ -39,17 +43,39 @@ class LeastSquaresTernary(Quantizer):
         if not rows.numel():
             tables = {"scale": rows.new_zeros(len(rows))}
             return Codes(rows.to(GRID.dtype).reshape(shape), GRID, tables, len(rows), dtype=rows.dtype)
-        magnitude = rows.abs()
-        falling, order = magnitude.sort(dim=1, descending=True)
         if importance is None:
-            mass = torch.arange(1, rows.shape[1] + 1, dtype=torch.float64, device=rows.device).expand(len(rows), -1)
-            moment = falling.cumsum(1, dtype=torch.float64)
+            falling, weights = ascending(rows.abs().neg_()).neg_(), None
         else:
-            weights = importance.gather(1, order).double()
-            mass, moment = weights.cumsum(1), (weights * falling).cumsum(1)
-        gain = torch.where(mass > 0, moment * (moment / mass), 0)
-        kept = gain.argmax(1, keepdim=True)
-        scale = torch.where(gain.gather(1, kept) > 0, moment.gather(1, kept) / mass.gather(1, kept), 0).to(rows.dtype)
-        smallest = falling.gather(1, kept)
-        integers = torch.where(magnitude >= smallest, rows.sign(), 0).to(GRID.dtype)
-        return Codes(integers.reshape(shape), GRID, {"scale": scale.squeeze(1)}, len(rows), dtype=rows.dtype)
+            falling, order = rows.abs().sort(dim=1, descending=True)
+            weights = importance.gather(1, order)
+        height, smallest = _best(falling, weights)
+        integers = tilewise(_signs, GRID.dtype, rows, smallest)
+        return Codes(integers.reshape(shape), GRID, {"scale": height.squeeze(1)}, len(rows), dtype=rows.dtype)
+
+
+def _best(falling: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return H and the smallest |w| that is kept, (g, 1) each, for |w| in descending order and their importance."""
+    smallest = falling[:, :1].clone()
+    unit = _unit(smallest)
+    mass, moment, height, most = (torch.zeros_like(unit) for _ in range(4))
+    for g, n in tiles(falling):
+        shares = torch.ones_like(falling[g, n], dtype=torch.float64) if weights is None else weights[g, n].double()
+        masses = running_sum(mass[g], shares)
+        moments = running_sum(moment[g], shares * (falling[g, n].double() * unit[g]))
+        gain = torch.where(masses > 0, moments * (moments / masses), 0)
+        first = gain.argmax(1, keepdim=True)
+        better = gain.gather(1, first) > most[g]
+        for known, found in ((most, gain), (height, moments / masses), (smallest, falling[g, n])):
+            known[g] = torch.where(better, found.gather(1, first), known[g])
+        mass[g], moment[g] = masses[:, -1:], moments[:, -1:]
+    return (height / unit).to(falling.dtype), smallest
+
+
+def _signs(rows: Tensor, smallest: Tensor) -> Tensor:
+    return rows.sign() * (rows.abs() >= smallest)
+
+
+def _unit(largest: Tensor) -> Tensor:
+    """Return the power of two, float64, that brings the largest weight near 1: no square under- or overflows then."""
+    exponent = torch.frexp(largest.double()).exponent.clamp(-1000, 1000)
+    return ((1023 - exponent.to(torch.int64)) << 52).view(torch.float64)

@@ -8,9 +8,10 @@ from torch import Tensor
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
 from fewbits.formats.power_of_two import nearest_power_of_two
+from fewbits.formats.tiles import tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
-from fewbits.quantizers.nearest import nearest
+from fewbits.quantizers.nearest import boundaries, place
 from fewbits.quantizers.quantizer import Quantizer
 
 
@@ -49,10 +50,13 @@ class Logarithmic(Quantizer):
         high = 2 ** (self.bits - 1) - 1
         grid = IntegerGrid(-high, high)
         scheme = Scheme.ROOT_POWERS if self.root else Scheme.POWERS
-        largest = rows.abs().amax(1) if rows.numel() else rows.new_zeros(len(rows))
+        largest = torch.maximum(rows.amax(1), -rows.amin(1)) if rows.numel() else rows.new_zeros(len(rows))
         scale = nearest_power_of_two(largest.where(largest > 0, torch.ones_like(largest)))
         steps = torch.arange(high + 1, dtype=grid.dtype, device=rows.device).expand(len(rows), -1)
         levels = Codes(steps.contiguous(), grid, {"scale": scale}, len(rows), scheme, rows.dtype).decode()
-        level = nearest(rows.abs(), levels).to(grid.dtype)
-        integers = torch.where(rows < 0, -level, level)
+        integers = tilewise(_signed, grid.dtype, rows, boundaries(levels))
         return Codes(integers.reshape(shape), grid, {"scale": scale}, len(rows), scheme, rows.dtype)
+
+
+def _signed(rows: Tensor, between: Tensor) -> Tensor:
+    return rows.sign() * place(rows.abs(), between)  # at most 127, and 0 for 0

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-_COMPARED = 16  #: up to so many levels comparing with all boundaries is faster than searching
+from fewbits.formats.tiles import tilewise
+
+_COMPARED = 15  #: up to so many boundaries comparing with all of them is faster than searching
 
 
 def nearest(rows: Tensor, levels: Tensor) -> Tensor:
@@ -19,13 +21,17 @@ def nearest(rows: Tensor, levels: Tensor) -> Tensor:
         levels: (g, k), ascending, 1 to 256 of them. Of equal ones the first is taken for numbers up to them, the last
             for numbers above.
     """
-    between = boundaries(levels)
-    if levels.shape[1] > _COMPARED:
+    return tilewise(place, torch.uint8, rows, boundaries(levels))
+
+
+def place(rows: Tensor, between: Tensor) -> Tensor:
+    """Return how many of the boundaries (g, k), in ascending order, each number (g, n) exceeds, (g, n), uint8."""
+    if between.shape[1] > _COMPARED:
         return torch.searchsorted(between.contiguous(), rows, out_int32=True).to(torch.uint8)
-    place = torch.zeros(rows.shape, dtype=torch.uint8, device=rows.device)
+    exceeded, exceeds = torch.zeros_like(rows), torch.empty_like(rows)  # booleans would take three times as long
     for boundary in between.unbind(1):
-        place += rows > boundary[:, None]
-    return place
+        exceeded += torch.gt(rows, boundary[:, None], out=exceeds)
+    return exceeded.to(torch.uint8)
 
 
 def boundaries(levels: Tensor) -> Tensor:

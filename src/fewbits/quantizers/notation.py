@@ -7,21 +7,25 @@ from fewbits.errors import FewbitsError
 from fewbits.quantizers.binary import Binary, Rounding, Scale
 from fewbits.quantizers.binary_codes import BinaryCodes, Solver
 from fewbits.quantizers.codebook import Codebook, Start
-from fewbits.quantizers.estimators import ClippedStraightThrough, StraightThrough
+from fewbits.quantizers.estimators import ClippedStraightThrough, SoftStaircase, StraightThrough
 from fewbits.quantizers.fixed import Fixed
 from fewbits.quantizers.granularity import PerGate, PerGroup, PerRow, PerTensor
 from fewbits.quantizers.least_squares import LeastSquaresTernary
 from fewbits.quantizers.logarithmic import Logarithmic
+from fewbits.quantizers.mid_rise import Balanced, MidRise
 from fewbits.quantizers.quantizer import Quantizer
+from fewbits.quantizers.ranges import Given, LeastError, MinMax, MovingAverage, Percentile
 from fewbits.quantizers.ternary import TWN, Ternary
+from fewbits.quantizers.trained_ternary import TTQ
 from fewbits.quantizers.uniform import Uniform
 
 WORDS: dict[str, Any] = {
     word.__name__: word
     for word in (
-        Binary, Ternary, TWN, LeastSquaresTernary, Uniform, Logarithmic, Fixed, BinaryCodes, Codebook,
-        Scale, Rounding, Solver, Start,
-        PerTensor, PerRow, PerGroup, PerGate, StraightThrough, ClippedStraightThrough,
+        Binary, Ternary, TWN, LeastSquaresTernary, TTQ, Uniform, MidRise, Balanced, Logarithmic, Fixed,
+        BinaryCodes, Codebook,
+        Scale, Rounding, Solver, Start, MinMax, Percentile, LeastError, Given, MovingAverage,
+        PerTensor, PerRow, PerGroup, PerGate, StraightThrough, ClippedStraightThrough, SoftStaircase,
     )
 }  # fmt: skip
 
@@ -30,7 +34,7 @@ def parse(text: str) -> Quantizer:
     """Return the quantizer that ``text`` writes, in the notation of ``repr``; nothing is evaluated but these words.
 
     >>> parse("Uniform(4, PerRow())")
-    Uniform(bits=4, granularity=PerRow(), symmetric=True, estimator=StraightThrough())
+    Uniform(bits=4, granularity=PerRow(), symmetric=True, range=MinMax(), estimator=StraightThrough())
 
     Raises:
         FewbitsError: If the text is no quantizer; the message lists the words that can be used.

@@ -1,7 +1,7 @@
 """The interface of all quantizers."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,10 +22,23 @@ class Quantizer(ABC):
 
     granularity: Granularity  #: how many weights share a table entry
     estimator: Estimator  #: what the backward pass takes for the derivative
-    minimises_error: ClassVar[bool] = False  #: Σ importance · (q − w)², so that an importance has a meaning
+
+    @property
+    def minimises_error(self) -> bool:
+        """Whether Σ importance · (q − w)² is minimised, so that an importance has a meaning."""
+        return False
+
+    def learned(self, weight: Tensor) -> Tensor | None:
+        """Return the table that training learns beside the weight, as it is at first; None if there is none."""
+        return None
 
     def encode(
-        self, weight: Tensor, *, importance: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        weight: Tensor,
+        *,
+        importance: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        learned: Tensor | None = None,
     ) -> Codes:
         """Return the codes of ``weight``.
 
@@ -33,6 +46,7 @@ class Quantizer(ABC):
             weight: a float tensor of any shape; need not be contiguous; may be empty.
             importance: a weight for the squared error of each element, for quantizers that minimise one.
             generator: source of random numbers, on the device of ``weight``; None for the deterministic answer.
+            learned: what training made of :meth:`learned`; None for the first one.
 
         Raises:
             FewbitsError: If ``weight`` is not floating point or holds NaN or infinity, if the granularity does not fit
@@ -46,6 +60,8 @@ class Quantizer(ABC):
             raise FewbitsError("the tensor holds NaN or infinity, which has no code. Did training diverge?")
         rows = values.reshape(self.granularity.groups(values.shape), -1) if values.numel() else values.reshape(1, 0)
         codes = self._encode(rows, values.shape, self._importance(importance, rows, values.shape), generator)
+        if learned is not None:
+            codes = replace(codes, tables=self._tables(learned))
         if not all(torch.isfinite(table).all() for table in codes.tables.values()):
             raise FewbitsError(f"a scale of {type(self).__name__} overflows {weight.dtype}: the weights are too large.")
         return codes
@@ -58,6 +74,10 @@ class Quantizer(ABC):
 
         ``importance`` has the shape of ``rows`` and is None unless the quantizer ``minimises_error``.
         """
+
+    def _tables(self, learned: Tensor) -> dict[str, Tensor]:
+        """Return the tables that hold what was learned, with its gradient."""
+        raise FewbitsError(f"{type(self).__name__} learns no table.")
 
     def _importance(self, importance: Tensor | None, rows: Tensor, shape: torch.Size) -> Tensor | None:
         if importance is None:
@@ -73,7 +93,12 @@ class Quantizer(ABC):
         return importance.detach().contiguous().reshape(rows.shape).to(rows.device)
 
     def __call__(
-        self, weight: Tensor, *, importance: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        weight: Tensor,
+        *,
+        importance: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        learned: Tensor | None = None,
     ) -> Tensor:
-        """Return ``encode(weight).decode()`` with the estimator's gradient for ``weight``."""
-        return self.estimator(weight, self.encode(weight, importance=importance, generator=generator).decode())
+        """Return ``encode(weight).decode()`` with the estimator's gradient for ``weight``, and one for ``learned``."""
+        return self.estimator(weight, self.encode(weight, importance=importance, generator=generator, learned=learned))

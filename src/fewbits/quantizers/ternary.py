@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid
+from fewbits.formats.tiles import tiles, tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
 from fewbits.quantizers.quantizer import Quantizer
@@ -41,8 +42,11 @@ class Ternary(Quantizer):
     def _encode(
         self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
     ) -> Codes:
-        integers = (rows >= self.threshold).to(torch.int8) - (rows < -self.threshold).to(torch.int8)
+        integers = tilewise(self._integers, GRID.dtype, rows)
         return Codes(integers.reshape(shape), GRID, {}, len(rows), dtype=rows.dtype)
+
+    def _integers(self, rows: Tensor) -> Tensor:
+        return (rows >= self.threshold).to(GRID.dtype) - (rows < -self.threshold).to(GRID.dtype)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,18 @@ class TWN(Quantizer):
     ) -> Codes:
         magnitude = rows.abs()
         threshold = 0.7 * magnitude.mean(dim=1, keepdim=True).nan_to_num()
-        integers = (rows > threshold).to(torch.int8) - (rows < -threshold).to(torch.int8)
-        kept = integers.abs()
-        scale = (magnitude * kept).sum(dim=1) / kept.sum(dim=1).clamp_min(1)
+        integers = torch.empty_like(rows, dtype=GRID.dtype)
+        kept = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        for g, n in tiles(rows):
+            signs = _signs(rows[g, n], threshold[g])
+            integers[g, n] = signs
+            magnitude[g, n].mul_(signs.abs_())
+            kept[g].add_(integers[g, n].abs().sum(dim=1))
+        scale = magnitude.sum(dim=1) / kept.clamp_min(1)
         return Codes(integers.reshape(shape), GRID, {"scale": scale}, len(rows), dtype=rows.dtype)
+
+
+def _signs(rows: Tensor, threshold: Tensor) -> Tensor:
+    """Return +1 where w > Δ, −1 where w < −Δ and else 0, in the type of ``rows``."""
+    over, under = torch.empty_like(rows), torch.empty_like(rows)  # booleans would take four times as long
+    return torch.gt(rows, threshold, out=over).sub_(torch.lt(rows, -threshold, out=under))

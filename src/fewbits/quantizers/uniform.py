@@ -11,16 +11,19 @@ from fewbits.formats.packing import check_bits
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
 from fewbits.quantizers.quantizer import Quantizer
+from fewbits.quantizers.ranges import LeastError, MinMax, MovingAverage, Range
 
 
 @dataclass(frozen=True)
 class Uniform(Quantizer):
     """2^bits equal steps over the range of a group (the seminar's linear quantisation; Jacob et al. 2018).
 
-    Symmetric: s = max |w| / (2^(bits−1) − 1), q = s · clamp(round(w / s), ±(2^(bits−1) − 1)); the zero point is 0 and
-    the most negative code is not used. Affine: s = (max − min) / (2^bits − 1) over the range widened to hold 0,
-    z = round(−2^(bits−1) − min / s), q = s · (clamp(round(w / s) + z) − z), so that 0 is exact. Rounding is to
-    nearest, ties to even. A group of zeros has s = 1.
+    Symmetric, over ±r with r the larger of −low and high: s = r / (2^(bits−1) − 1),
+    q = s · clamp(round(w / s), ±(2^(bits−1) − 1)); the zero point is 0 and the most negative code is not used.
+    Affine, over low … high widened to hold 0: s = (high − low) / (2^bits − 1), z = round(−2^(bits−1) − low / s),
+    q = s · (clamp(round(w / s) + z) − z), so that 0 is exact; z is rounded, so the grid may lie up to half a step
+    beside the range. Rounding is to nearest, ties to even. ``range`` gives low and high: by default the smallest and
+    the largest weight. A range that holds only 0 has s = 1 and clips all weights to 0.
 
     >>> codes = Uniform(3).encode(torch.tensor([-0.6, 0.1, 0.9]))          # s = 0.9 / 3
     >>> codes.integers.tolist(), round(codes.tables["scale"].item(), 4)
@@ -36,12 +39,18 @@ class Uniform(Quantizer):
     bits: int
     granularity: Granularity = PerTensor()
     symmetric: bool = True
+    range: Range = MinMax()
     estimator: Estimator = StraightThrough()
 
     def __post_init__(self) -> None:
         """Refuse widths that have no grid."""
         if check_bits(self.bits) == 1 and self.symmetric:
             raise FewbitsError("a symmetric 1-bit grid holds only 0; use Binary() or Uniform(1, symmetric=False).")
+
+    @property
+    def minimises_error(self) -> bool:
+        """Whether the range is searched for the least error."""
+        return isinstance(self.range, LeastError)
 
     @property
     def _grid(self) -> IntegerGrid:
@@ -51,24 +60,45 @@ class Uniform(Quantizer):
     def _encode(
         self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
     ) -> Codes:
-        grid = self._grid
         if rows.numel():
-            low, high = rows.aminmax(dim=1)
+            low, high = self.range.ends(rows, self, importance)
         else:
             low = high = rows.new_zeros(len(rows))
+        integers, tables = self._integers(rows, low, high)
+        return Codes(integers.reshape(shape), self._grid, tables, len(rows), dtype=rows.dtype)
+
+    def between(self, rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return the values of ``rows`` (g, n) on the grid from ``low`` to ``high``, (g,) each."""
+        integers, tables = self._integers(rows, low, high)
+        return Codes(integers, self._grid, tables, len(rows), dtype=rows.dtype).decode()
+
+    def _integers(self, rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        grid, wide = self._grid, torch.promote_types(rows.dtype, torch.float32)  # half precision lacks most integers
         if self.symmetric:
-            scale = _nonzero(torch.maximum(high, -low) / grid.high)
-            tables = {"scale": scale}
-            levels = torch.round(rows / scale[:, None])
-        else:
-            low, high = low.clamp_max(0), high.clamp_min(0)
-            scale = _nonzero((high - low) / (grid.high - grid.low))
-            zero_point = torch.round(grid.low - low / scale).clamp(grid.low, grid.high)
-            tables = {"scale": scale, "zero_point": zero_point.to(grid.dtype)}
-            levels = torch.round(rows / scale[:, None]) + zero_point[:, None]
-        integers = levels.clamp_(grid.low, grid.high).to(grid.dtype)
-        return Codes(integers.reshape(shape), grid, tables, len(rows), dtype=rows.dtype)
+            scale = torch.maximum(high, -low) / grid.high
+            levels = torch.div(rows.to(wide), _divisor(scale)).round_()
+            return levels.clamp_(grid.low, grid.high).to(grid.dtype), {"scale": _nonzero(scale)}
+        low, high = low.clamp_max(0), high.clamp_min(0)
+        scale = (high - low) / (grid.high - grid.low)
+        zero_point = torch.round(grid.low - low.to(wide) / _nonzero(scale)).clamp(grid.low, grid.high)
+        levels = torch.div(rows.to(wide), _divisor(scale)).round_()
+        if (
+            room := torch.finfo(rows.dtype).max
+        ) < grid.high - grid.low:  # 16 bits of float16, in which q − z is decoded
+            levels.clamp_(-room, room)
+        integers = levels.add_(zero_point[:, None]).clamp_(grid.low, grid.high).to(grid.dtype)
+        return integers, {"scale": _nonzero(scale), "zero_point": zero_point.to(grid.dtype)}
+
+
+def follows(quantizer: Quantizer) -> bool:
+    """Return whether the quantizer, of an activation, keeps a moving average of its range."""
+    return isinstance(quantizer, Uniform) and isinstance(quantizer.range, MovingAverage)
 
 
 def _nonzero(scale: Tensor) -> Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _divisor(scale: Tensor) -> Tensor:
+    # A range that holds only 0 clips everything to 0, also where it is not the range of all weights.
+    return torch.where(scale > 0, scale, torch.full_like(scale, torch.inf))[:, None]

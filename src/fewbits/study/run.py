@@ -18,7 +18,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from torch import Tensor
 import fewbits
 from fewbits import project
 from fewbits.errors import FewbitsError
-from fewbits.study import records
+from fewbits.study import records, weights
 from fewbits.study.profiles import Profile
 from fewbits.study.records import Metric, Provenance, Record, Result
 from fewbits.training.loop import OutOfTime, Task, Trainer
@@ -46,6 +46,10 @@ EXPERIMENTS = (
     "classifier_time",
     "fnnlm_training",
     "seq2seq_translation",
+    "deep_lstm",
+    "ternary_filters",
+    "post_training",
+    "retraining",
 )
 
 DEVICES = ("auto", "cpu", "cuda")  #: what can be asked for
@@ -60,6 +64,27 @@ class Context:
     deadline: float  #: monotonic time after which to write a checkpoint and stop
     checkpoint_every: int  #: steps
     progress: bool
+    profile: Profile = Profile.SMOKE
+
+    def start(self, configuration: "Configuration") -> Mapping[str, Tensor]:
+        """Return the trained weights of another run: those kept in the cache, or else it is trained now.
+
+        Weights are not part of a record, so where only its record is, the run is computed again; chance of another
+        machine may then give other weights. A run that starts from them records their hash.
+        """
+        key = _state(self.profile, configuration.key(self.device))
+        if self.profile is not Profile.SMOKE and (found := weights.kept(key)) is not None:
+            return found
+        checkpoint = _checkpoint(self.profile, configuration.key(self.device))
+        trained = configuration.compute(replace(self, checkpoint=checkpoint)).weights
+        if self.profile is not Profile.SMOKE:
+            weights.keep(key, trained)
+        return trained
+
+    def part(self, name: str) -> "Context":
+        """Return the same with a checkpoint of its own, for a run of several trainings."""
+        path = self.checkpoint
+        return replace(self, checkpoint=path and path.with_name(f"{path.stem}-{name}{path.suffix}"))
 
     def trainer(self, task: Task, training: Training) -> Trainer:
         """Return what trains ``task`` here, from its checkpoint if there is one."""
@@ -93,6 +118,7 @@ class Configuration(BaseModel, ABC):
 
     experiment: ClassVar[str]  #: name of the module in ``fewbits.experiments``
     version: ClassVar[int]  #: raised when the computation changes its meaning, so that old records are not used
+    keeps_weights: ClassVar[bool] = False  #: others start from its weights, see :meth:`Context.start`
     processor_only: ClassVar[bool] = False  #: the device that is asked for makes no difference: it is the CPU
 
     @property
@@ -150,7 +176,7 @@ def run(
     checkpoint = _checkpoint(profile, key)
     start = time.monotonic()
     with torch.random.fork_rng(), _quiet():
-        computed = configuration.compute(Context(device, checkpoint, deadline, checkpoint_every, progress))
+        computed = configuration.compute(Context(device, checkpoint, deadline, checkpoint_every, progress, profile))
     record = Record(
         experiment=configuration.experiment,
         version=configuration.version,
@@ -168,6 +194,8 @@ def run(
         provenance=_provenance(device, time.monotonic() - start, configuration.data_hashes(), computed.provenance),
     )
     if path is not None:
+        if configuration.keeps_weights:
+            weights.keep(_state(profile, key), computed.weights)
         records.save(record, path)
     if checkpoint is not None:
         for part in checkpoint.parent.glob(f"{checkpoint.stem}*"):  # a run of several trainings keeps one for each
@@ -240,14 +268,15 @@ def _finite(value: Metric) -> Metric:
 
 
 def _checkpoint(profile: Profile, key: str) -> Path | None:
-    folder = project.cache() / "checkpoints"
-    match profile:
-        case Profile.FULL:
-            return folder / f"{key}.pt"
-        case Profile.LAPTOP:  # other source might train otherwise: what it left must not go into this source's record
-            return folder / f"{key}-{source_digest()[:16]}.pt"
-        case Profile.SMOKE:
-            return None
+    return None if profile is Profile.SMOKE else project.cache() / "checkpoints" / f"{_state(profile, key)}.pt"
+
+
+def _state(profile: Profile, key: str) -> str:
+    """Return the name of what a run leaves in the cache beside its record.
+
+    Other source might train otherwise: what it left must not go into a laptop record of this source.
+    """
+    return f"{key}-{source_digest()[:16]}" if profile is Profile.LAPTOP else key
 
 
 @cache
@@ -260,11 +289,11 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over names and bytes of ``weights`` in the order of their names."""
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names and bytes of ``tensors`` in the order of their names."""
     digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode() + b"\0" + weights[name].detach().cpu().contiguous().numpy().tobytes())
+    for name in sorted(tensors):
+        digest.update(name.encode() + b"\0" + tensors[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

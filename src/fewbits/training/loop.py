@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from fewbits import atomic
 from fewbits.errors import FewbitsError
+from fewbits.quantize import quantized_weights
 from fewbits.training.settings import Optimizer, Precision, Schedule, Training
 
 History = list[dict[str, float | int]]
@@ -118,7 +119,14 @@ class Trainer:
             self.fabric.backward(loss)
             nn.utils.clip_grad_norm_(parameters, self.training.clip)
             self.optimizer.step()
+            self._limit()
             self._count(loss, step)
+
+    def _limit(self) -> None:
+        if (limit := self.training.quantized_limit) is not None:
+            with torch.no_grad():
+                for _, weight, _ in quantized_weights(self.model):
+                    weight.clamp_(-limit, limit)
 
     def _steps(self) -> Any:
         first, total = self.at["step"], self.task.steps
@@ -141,14 +149,15 @@ class Trainer:
             raise OutOfTime("the time budget is used up; run the same command again to go on from the checkpoint.")
 
     def _validate(self) -> None:
-        valid, group = self.task.validate(), self.optimizer.param_groups[0]
+        valid = self.task.validate()
         if not math.isfinite(valid):
             raise Diverged(
                 f"the validation loss is {valid} after epoch {self.at['epoch'] + 1}, step {self.task.steps}: "
                 f"training diverged. {self._remedy()}"
             )
         train = self.at["loss"] / self.task.steps
-        row = {"epoch": self.at["epoch"] + 1, "learning_rate": group["lr"], "train_loss": train, "valid_loss": valid}
+        rate = self.optimizer.param_groups[0]["lr"]
+        row = {"epoch": self.at["epoch"] + 1, "learning_rate": rate, "train_loss": train, "valid_loss": valid}
         self.at["history"].append(row)
         schedule = self.training.schedule
         self.at |= {"epoch": self.at["epoch"] + 1, "step": 0, "loss": 0.0}
@@ -157,8 +166,12 @@ class Trainer:
             self.best = _copy(self.model)
         elif schedule is Schedule.PLATEAU:
             self.at["stale"] += 1
-            group["lr"] /= self.training.decay
+            self._slow_down()
         if schedule is Schedule.CALENDAR and self.at["epoch"] >= self.training.constant_epochs:
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        for group in self.optimizer.param_groups:
             group["lr"] /= self.training.decay
 
     def _remedy(self) -> str:
@@ -194,11 +207,32 @@ class Trainer:
 
 
 def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    groups = _groups(model, training)
     match training.optimizer:
         case Optimizer.SGD:
-            return torch.optim.SGD(model.parameters(), lr=training.learning_rate)
+            return torch.optim.SGD(groups, lr=training.learning_rate)
         case Optimizer.ADAM:
-            return torch.optim.Adam(model.parameters(), lr=training.learning_rate, fused=True)
+            return torch.optim.Adam(groups, lr=training.learning_rate, fused=True)
+
+
+def _groups(model: nn.Module, training: Training) -> Any:
+    """Return the parameters; with their own rates, those of quantized weights after all others."""
+    if not training.glorot_rates:
+        return model.parameters()
+    quantized = {id(weight): weight for _, weight, _ in quantized_weights(model)}
+    power = 2 if training.optimizer is Optimizer.SGD else 1
+    own = [
+        {"params": [weight], "lr": training.learning_rate / _glorot(weight) ** power} for weight in quantized.values()
+    ]
+    return [{"params": [p for p in model.parameters() if id(p) not in quantized]}, *own]
+
+
+def _glorot(weight: Tensor) -> float:
+    """Return √(1.5 / (inputs + outputs)) of a matrix or a bank of filters."""
+    if weight.dim() < 2:
+        raise FewbitsError(f"a quantized weight of shape {tuple(weight.shape)} has no inputs and outputs to scale by.")
+    field = weight[0, 0].numel()
+    return math.sqrt(1.5 / (field * (weight.shape[0] + weight.shape[1])))
 
 
 def _check_arithmetic(device: torch.device, precision: Precision) -> None:

@@ -33,8 +33,8 @@ class Training(BaseModel):
     The fields from ``optimizer`` on are left out of a dump at their defaults: the keys of records made before these
     fields existed are hashes of dumps without them.
 
-    >>> Training().model_dump().keys() & {"optimizer", "schedule", "constant_epochs"}
-    set()
+    >>> list(Training().model_dump())
+    ['learning_rate', 'decay', 'clip', 'epochs', 'patience', 'precision']
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,3 +48,8 @@ class Training(BaseModel):
     optimizer: Optimizer = Field(Optimizer.SGD, exclude_if=lambda value: value is Optimizer.SGD)
     schedule: Schedule = Field(Schedule.PLATEAU, exclude_if=lambda value: value is Schedule.PLATEAU)
     constant_epochs: int = Field(0, ge=0, exclude_if=lambda value: value == 0)  #: of a calendar, at the first rate
+    #: H: after each step the float copies of quantized weights are clipped to ±H (BinaryConnect, with H = 1)
+    quantized_limit: float | None = Field(None, gt=0, exclude_if=lambda value: value is None)
+    #: whether the rate of each quantized weight is divided by its Glorot coefficient √(1.5 / (inputs + outputs)), with
+    #: SGD by its square (BinaryConnect): small weights that have to cross a large distance get large steps
+    glorot_rates: bool = Field(False, exclude_if=lambda value: not value)

@@ -1,9 +1,7 @@
 """The tutorial's translator, trained through softmax and max-shift, tested on pairs it knows and on others (M9)."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -85,9 +83,8 @@ class Seq2SeqTranslation(Configuration):
         weights: dict[str, Tensor] = {}
         seconds: dict[str, float] = {}
         written: dict[str, translations.Written] = {}
-        checkpoints = [context.checkpoint and _beside(context.checkpoint, arm) for arm in self.arms]
-        for arm, checkpoint in zip(self.arms, checkpoints, strict=True):
-            models, rows, seconds[arm] = self._trained(arm, text, dataclasses.replace(context, checkpoint=checkpoint))
+        for arm in self.arms:
+            models, rows, seconds[arm] = self._trained(arm, text, context.part(arm))
             history = _joined(history, arm, rows)
             if arm == "softmax":
                 numbers, arrays = translations.gap(models[arm], text)
@@ -118,10 +115,6 @@ class Seq2SeqTranslation(Configuration):
         history = context.trainer(timed, self.training).fit()
         averaged = {f"{arm}-averaged": cast(Seq2Seq, task.averaged)} if isinstance(classifier, MaxShift) else {}
         return {arm: model} | averaged, history, round(sum(timed.seconds), 1)
-
-
-def _beside(checkpoint: Path, arm: str) -> Path:
-    return checkpoint.with_name(f"{checkpoint.stem}-{arm}{checkpoint.suffix}")
 
 
 def _joined(history: History, arm: str, rows: History) -> History:
