@@ -26,31 +26,22 @@ AGAIN = Training(learning_rate=0.5, epochs=1, quantized_limit=0.05)
 CONTEXT = Context("cpu", None, math.inf, 500, False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_table():
-    """The float runs need not be quantized in every way here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(post_training, "METHODS", {})
-        patch.setattr(post_training, "FAMILIES", {})
-        yield
-
-
 @pytest.fixture(scope="module", params=list(Cell))
 def computed(request):
     start = TINY.model_copy(update={"cell": request.param})
     configuration = Retraining(start=start, weight_bits=2, state_bits=3, training=AGAIN)
-    return configuration, start.compute(CONTEXT), configuration.compute(CONTEXT)
+    return configuration, start.train(CONTEXT), configuration.compute(CONTEXT)
 
 
 def test_it_starts_from_the_float_weights(computed):
     configuration, floats, found = computed
     corpus = configuration.start.load()
     model = configuration.start.model(60, BinaryCodes(3))
-    model.load_state_dict(dict(floats.weights))
+    model.load_state_dict(dict(floats))
     quantize(model, {name: BinaryCodes(2) for name in ("rnn.weight_*", "embedding.weight", "output.weight")})
     expected = perplexity(model, corpus.test, first=corpus.vocabulary.eos)
     assert found.metrics["post_training_perplexity"] == pytest.approx(expected, rel=1e-9)
-    assert found.texts["start"] == [weights_hash(floats.weights)]
+    assert found.texts["start"] == [weights_hash(floats)]
     assert found.metrics["test_perplexity"] != found.metrics["post_training_perplexity"]
 
 
@@ -61,7 +52,7 @@ def test_the_float_copies_stay_inside_their_limit_and_the_size_is_counted(comput
     assert max(float(tensor.abs().max()) for tensor in copies.values()) == pytest.approx(0.05)
     weights = sum(tensor.numel() for tensor in copies.values())
     rows = sum(tensor.shape[0] for tensor in copies.values())
-    others = sum(t.numel() for t in floats.weights.values()) - weights
+    others = sum(t.numel() for t in floats.values()) - weights
     assert found.metrics["size_bits"] == 2 * weights + 2 * 32 * rows + 32 * others
     assert found.metrics["float_bits"] == 32 * (weights + others)
 
@@ -72,10 +63,10 @@ def test_the_weights_of_another_run_are_kept_and_read_again(tmp_path, monkeypatc
 
     def counted(self, context):
         asked.append(self.name)
-        return compute(self, context)
+        return trained(self, context)
 
-    compute = PostTraining.compute
-    monkeypatch.setattr(PostTraining, "compute", counted)
+    trained = PostTraining.train
+    monkeypatch.setattr(PostTraining, "train", counted)
     laptop = replace(CONTEXT, profile=Profile.LAPTOP)
     first = laptop.start(TINY)
     again = laptop.start(TINY)
@@ -91,9 +82,12 @@ def test_the_weights_of_another_run_are_kept_and_read_again(tmp_path, monkeypatc
 
 
 def test_a_run_leaves_its_weights_for_others(tmp_path, monkeypatch):
+    for table in ("METHODS", "FAMILIES"):  # what is measured on them is of no matter here
+        monkeypatch.setattr(post_training, table, {})
+    monkeypatch.setattr(post_training, "NEAREST", ())
     monkeypatch.setenv("FEWBITS_CACHE", str(tmp_path))
     record = run(TINY, Profile.LAPTOP, device="cpu", progress=False)
-    monkeypatch.setattr(PostTraining, "compute", None)
+    monkeypatch.setattr(PostTraining, "train", None)
     kept = replace(CONTEXT, profile=Profile.LAPTOP).start(TINY)
     assert weights_hash(kept) == record.result.weights_sha256
     assert all(isinstance(tensor, torch.Tensor) for tensor in kept.values())

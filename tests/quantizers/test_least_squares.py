@@ -92,10 +92,10 @@ def test_height_is_the_mean_of_what_is_kept_and_half_of_it_the_threshold(dtype, 
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("shape", [(1, 300_001), (3, 140_000), (400, 500)])
+@pytest.mark.parametrize("shape", [(1, 300_001), (3, 200_000), (400, 500)])
 def test_the_running_sums_of_many_weights_go_on_from_part_to_part(shape, weighted):
-    """The gains of all k at once, in NumPy."""
-    weight, importance = draw(*shape, seed=1) ** 3, draw(*shape, seed=2) ** 2
+    """The gains of all k at once, in NumPy; the best k is three quarters of the weights, beyond the first part."""
+    weight, importance = (2 * draw(*shape, seed=1)).tanh(), draw(*shape, seed=2) ** 2
     codes = LeastSquaresTernary(PerRow()).encode(weight, importance=importance if weighted else None)
     magnitude = np.abs(weight.numpy())
     order = np.argsort(-magnitude, axis=1, kind="stable")

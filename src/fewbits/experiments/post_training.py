@@ -1,6 +1,6 @@
 """Recurrent language models quantized after training: the table of Xu et al. 2018, and families of levels (S1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ from fewbits.quantizers import (
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.language_modelling import LanguageModelling
+from fewbits.training.loop import History
 from fewbits.training.settings import Schedule, Training
 
 TABLE_BITS = (2, 3, 4)  #: of the table of Xu et al.
@@ -106,9 +107,7 @@ class PostTraining(Configuration):
     def compute(self, context: Context) -> Computed:
         """Train; then quantize the recurrent matrices, or all matrices, in every way, and evaluate."""
         corpus = self.load()
-        model = self.model(len(corpus.vocabulary))
-        task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
-        history = context.trainer(task, self.training).fit()
+        model, history = self._trained(corpus, context)
         eos = corpus.vocabulary.eos
         metrics: dict[str, Any] = {
             "test_perplexity": perplexity(model, corpus.test, first=eos),
@@ -130,6 +129,15 @@ class PostTraining(Configuration):
         arrays["histogram"] = histogram(recurrent[-1])
         arrays |= {f"levels, {name}": q.encode(recurrent[-1]).levels().unique().tolist() for name, q in LEVELS.items()}
         return Computed(metrics, history, arrays, model.state_dict())
+
+    def train(self, context: Context) -> Mapping[str, Tensor]:
+        """Return the weights of the float model."""
+        return self._trained(self.load(), context)[0].state_dict()
+
+    def _trained(self, corpus: Corpus, context: Context) -> tuple[LanguageModel, History]:
+        model = self.model(len(corpus.vocabulary))
+        task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
+        return model, context.trainer(task, self.training).fit()
 
     def load(self) -> Corpus:
         """Return the corpus, shortened as the configuration says."""
@@ -209,8 +217,9 @@ def histogram(weight: Tensor) -> list[float]:
 #: What differs from the scale of Xu et al., which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "vocabulary_size": 500, "train_tokens": 40_000, "evaluation_tokens": 2_000,
-        "hidden_size": 32, "dropout": 0.0, "length": 20, "training": Training(learning_rate=10.0, epochs=2),
+        "corpus": "news", "vocabulary_size": 500, "train_tokens": 30_000, "evaluation_tokens": 1_000,
+        "hidden_size": 32, "dropout": 0.0, "batch_size": 30, "length": 20,
+        "training": Training(learning_rate=15.0, epochs=3),
     },
     Profile.LAPTOP: {
         "corpus": "news", "vocabulary_size": 5_000, "train_tokens": 200_000, "evaluation_tokens": 10_000,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
-from fewbits.formats.tiles import blocks, tilewise
+from fewbits.formats.tiles import blocks, tiles, tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerRow
 from fewbits.quantizers.nearest import boundaries
@@ -89,30 +89,31 @@ def _greedy(rows: Tensor, bits: int, *, refined: bool) -> tuple[Tensor, Tensor]:
     coefficients = rows.new_zeros(len(rows), 0)
     rest = rows
     for bit in range(bits):
-        positive = torch.ge(rest, 0, out=torch.empty_like(rest))
-        codes |= positive.to(torch.uint8) << bit
         step = rest.abs().mean(1, keepdim=True)
+        signs = torch.ge(rest, 0, out=torch.empty_like(rest))  # booleans would take four times as long
+        codes |= signs.to(torch.uint8) << bit
+        rest = torch.sub(rest, signs.mul_(2).sub_(1).mul_(step), out=signs)
+        coefficients = torch.cat([coefficients, step], dim=1)
         if refined:
             coefficients = _least_squares(rows, codes, bit + 1)
-            rest = rows - _decoded(codes, coefficients)
-        else:
-            coefficients = torch.cat([coefficients, step], dim=1)
-            rest = rest - step * positive.mul_(2).sub_(1)
+            rest = torch.sub(rows, _decoded(codes, coefficients), out=rest)
     return codes, coefficients
 
 
 def _least_squares(rows: Tensor, codes: Tensor, bits: int) -> Tensor:
     """Return the coefficients (g, bits) that are nearest to ``rows`` for the given signs."""
-    number = rows.shape[1]
-    gram = torch.full((len(rows), bits, bits), float(number), dtype=torch.float64, device=rows.device)
-    towards = torch.empty(len(rows), bits, dtype=torch.float64, device=rows.device)
-    total = rows.sum(1, dtype=torch.float64)
+    gram = rows.new_full((len(rows), bits, bits), rows.shape[1], dtype=torch.float64)
+    towards = rows.new_empty(len(rows), bits, dtype=torch.float64)
+    wide = rows.to(torch.float64, copy=True)
+    total = wide.sum(1)
     for i in range(bits):
-        positive = codes >> i & 1
-        towards[:, i] = 2 * (rows * positive.to(rows.dtype)).sum(1, dtype=torch.float64) - total
-        for j in range(i):
-            different = (positive ^ codes >> j & 1).sum(1)
-            gram[:, i, j] = gram[:, j, i] = number - 2.0 * different
+        for g, n in tiles(rows):
+            positive = codes[g, n] >> i & 1
+            wide[g, n] = positive.to(rows.dtype).mul_(rows[g, n])
+            for j in range(i):
+                gram[g, i, j] -= 2 * (positive ^ codes[g, n] >> j & 1).sum(1)
+        towards[:, i] = 2 * wide.sum(1) - total
+        gram[:, :i, i] = gram[:, i, :i]
     # The smallest eigenvalue that is not 0 is some 1 / (k n) of the largest, k n < 10^10; the others are of 10^-15.
     solution: Tensor = torch.linalg.pinv(gram, rtol=1e-11, hermitian=True) @ towards[..., None]
     return solution.squeeze(-1).to(rows.dtype)

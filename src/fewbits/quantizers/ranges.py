@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewbits.errors import FewbitsError
+from fewbits.formats.tiles import TILE
 
 
 class Steps(Protocol):
@@ -105,14 +106,20 @@ class LeastError:
     def ends(self, rows: Tensor, grid: Steps, importance: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the ends of the best candidate of each group."""
         low, high = rows.aminmax(dim=1)
-        least, best = torch.full_like(low, torch.inf, dtype=torch.float64), torch.ones_like(low)
-        for candidate in range(self.candidates, 0, -1):
-            part = torch.full_like(best, candidate / self.candidates)  # in the type of the weights, as it is used below
-            error = grid.between(rows, low * part, high * part).double().sub_(rows).square_()
-            total = (error if importance is None else error * importance).sum(1)
-            best = torch.where(total < least, part, best)
-            least = torch.minimum(total, least)
+        parts = torch.arange(self.candidates, 0, -1, device=rows.device).to(torch.float64) / self.candidates
+        parts = parts.to(rows.dtype)  # in the type of the weights, as it is used below
+        at_once = max(1, TILE // rows.numel())  # small weights are quantized in several ranges by one call
+        totals = [_errors(rows, low, high, some, grid, importance) for some in parts.split(at_once)]
+        best = parts[torch.cat(totals).argmin(0)]
         return low * best, high * best
+
+
+def _errors(rows: Tensor, low: Tensor, high: Tensor, parts: Tensor, grid: Steps, importance: Tensor | None) -> Tensor:
+    """Return Σ d (q − w)² for each part of the range and each group, (parts, g)."""
+    many = rows.repeat(len(parts), 1)
+    ends = ((parts[:, None] * end).flatten() for end in (low, high))
+    error = grid.between(many, *ends).double().sub_(many).square_().view(len(parts), *rows.shape)
+    return (error if importance is None else error * importance).sum(2)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Context:
         if self.profile is not Profile.SMOKE and (found := weights.kept(key)) is not None:
             return found
         checkpoint = _checkpoint(self.profile, configuration.key(self.device))
-        trained = configuration.compute(replace(self, checkpoint=checkpoint)).weights
+        trained = configuration.train(replace(self, checkpoint=checkpoint))
         if self.profile is not Profile.SMOKE:
             weights.keep(key, trained)
         return trained
@@ -133,6 +133,10 @@ class Configuration(BaseModel, ABC):
     @abstractmethod
     def compute(self, context: Context) -> Computed:
         """Do the work; seeds are part of the configuration."""
+
+    def train(self, context: Context) -> Mapping[str, Tensor]:
+        """Return the weights of :meth:`compute`, without what is measured on them where that can be left out."""
+        return self.compute(context).weights
 
     def runs_on(self, asked: str) -> str:
         """Return "cpu" or "cuda": where it computes when ``asked`` is auto, cpu or cuda."""
