@@ -36,8 +36,7 @@ class MinMax:
 
     def ends(self, rows: Tensor, grid: Steps, importance: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return min w and max w."""
-        low, high = rows.aminmax(dim=1)
-        return low, high
+        return rows.amin(1), rows.amax(1)  # together faster than aminmax, which is not vectorised along rows
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class LeastError:
 
     def ends(self, rows: Tensor, grid: Steps, importance: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the ends of the best candidate of each group."""
-        low, high = rows.aminmax(dim=1)
+        low, high = MinMax().ends(rows, grid, importance)
         parts = torch.arange(self.candidates, 0, -1, device=rows.device).to(torch.float64) / self.candidates
         parts = parts.to(rows.dtype)  # in the type of the weights, as it is used below
         at_once = max(1, TILE // rows.numel())  # small weights are quantized in several ranges by one call

@@ -46,7 +46,8 @@ class Ternary(Quantizer):
         return Codes(integers.reshape(shape), GRID, {}, len(rows), dtype=rows.dtype)
 
     def _integers(self, rows: Tensor) -> Tensor:
-        return (rows >= self.threshold).to(GRID.dtype) - (rows < -self.threshold).to(GRID.dtype)
+        over, under = torch.empty_like(rows), torch.empty_like(rows)  # booleans would take four times as long
+        return torch.ge(rows, self.threshold, out=over).sub_(torch.lt(rows, -self.threshold, out=under))
 
 
 @dataclass(frozen=True)
@@ -83,5 +84,5 @@ class TWN(Quantizer):
 
 def _signs(rows: Tensor, threshold: Tensor) -> Tensor:
     """Return +1 where w > Δ, −1 where w < −Δ and else 0, in the type of ``rows``."""
-    over, under = torch.empty_like(rows), torch.empty_like(rows)  # booleans would take four times as long
+    over, under = torch.empty_like(rows), torch.empty_like(rows)
     return torch.gt(rows, threshold, out=over).sub_(torch.lt(rows, -threshold, out=under))

@@ -8,6 +8,7 @@ from torch import Tensor
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid
 from fewbits.formats.packing import check_bits
+from fewbits.formats.tiles import tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
 from fewbits.quantizers.quantizer import Quantizer
@@ -76,18 +77,26 @@ class Uniform(Quantizer):
         grid, wide = self._grid, torch.promote_types(rows.dtype, torch.float32)  # half precision lacks most integers
         if self.symmetric:
             scale = torch.maximum(high, -low) / grid.high
-            levels = torch.div(rows.to(wide), _divisor(scale)).round_()
-            return levels.clamp_(grid.low, grid.high).to(grid.dtype), {"scale": _nonzero(scale)}
-        low, high = low.clamp_max(0), high.clamp_min(0)
-        scale = (high - low) / (grid.high - grid.low)
-        zero_point = torch.round(grid.low - low.to(wide) / _nonzero(scale)).clamp(grid.low, grid.high)
-        levels = torch.div(rows.to(wide), _divisor(scale)).round_()
-        if (
-            room := torch.finfo(rows.dtype).max
-        ) < grid.high - grid.low:  # 16 bits of float16, in which q − z is decoded
-            levels.clamp_(-room, room)
-        integers = levels.add_(zero_point[:, None]).clamp_(grid.low, grid.high).to(grid.dtype)
-        return integers, {"scale": _nonzero(scale), "zero_point": zero_point.to(grid.dtype)}
+            zero_point = torch.zeros_like(scale)
+        else:
+            low, high = low.clamp_max(0), high.clamp_min(0)
+            scale = (high - low) / (grid.high - grid.low)
+            zero_point = torch.round(grid.low - low.to(wide) / _nonzero(scale)).clamp(grid.low, grid.high)
+        # A range that holds only 0 clips everything to 0, also where it is not the range of all weights.
+        step = torch.where(scale > 0, scale, torch.full_like(scale, torch.inf))
+        room = torch.finfo(rows.dtype).max  # float16 has less than 16 bits of the steps between q and z
+
+        def number(tile: Tensor, step: Tensor, zero_point: Tensor) -> Tensor:
+            levels = torch.div(tile.to(wide), step[:, None]).round_()
+            if room < grid.high - grid.low:
+                levels.clamp_(-room, room)
+            if not self.symmetric:
+                levels.add_(zero_point[:, None])
+            return levels.clamp_(grid.low, grid.high)
+
+        integers = tilewise(number, grid.dtype, rows, step, zero_point)
+        tables = {"scale": _nonzero(scale)}
+        return integers, tables if self.symmetric else tables | {"zero_point": zero_point.to(grid.dtype)}
 
 
 def follows(quantizer: Quantizer) -> bool:
@@ -97,8 +106,3 @@ def follows(quantizer: Quantizer) -> bool:
 
 def _nonzero(scale: Tensor) -> Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))
-
-
-def _divisor(scale: Tensor) -> Tensor:
-    # A range that holds only 0 clips everything to 0, also where it is not the range of all weights.
-    return torch.where(scale > 0, scale, torch.full_like(scale, torch.inf))[:, None]
