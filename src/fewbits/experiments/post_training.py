@@ -222,7 +222,7 @@ _SCALES: dict[Profile, dict[str, Any]] = {
         "training": Training(learning_rate=15.0, epochs=3),
     },
     Profile.LAPTOP: {
-        "corpus": "news", "vocabulary_size": 5_000, "train_tokens": 200_000, "evaluation_tokens": 10_000,
+        "corpus": "news", "vocabulary_size": 4_000, "train_tokens": 90_000, "evaluation_tokens": 4_000,
         "hidden_size": 100, "dropout": 0.2, "training": Training(epochs=3),
     },
     Profile.FULL: {},

@@ -12,6 +12,7 @@ from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
 from fewbits.quantizers.quantizer import Quantizer
 from fewbits.quantizers.ranges import LeastError, MinMax, Range
+from fewbits.quantizers.sorting import ascending
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,14 @@ class Balanced(MidRise):
     """
 
     def _numbers(self, rows: Tensor, scale: Tensor) -> Tensor:
-        ordered = rows.sort(dim=1).values
-        rank = torch.searchsorted(ordered, rows)
-        return rank.mul_(2**self.bits).div_(max(1, rows.shape[1]), rounding_mode="floor")
+        number, points = rows.shape[1], 2**self.bits
+        if not number:
+            return rows
+        last = (
+            torch.arange(1, points, device=rows.device)
+            .mul_(number)
+            .add_(points - 1)
+            .div_(points, rounding_mode="floor")
+        )
+        boundaries = ascending(rows)[:, last - 1]  # the largest weight of each share
+        return torch.searchsorted(boundaries, rows, out_int32=True)

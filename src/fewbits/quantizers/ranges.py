@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewbits.errors import FewbitsError
-from fewbits.formats.tiles import TILE
+from fewbits.formats.tiles import TILE, tiles
 
 
 class Steps(Protocol):
@@ -114,11 +114,14 @@ class LeastError:
 
 
 def _errors(rows: Tensor, low: Tensor, high: Tensor, parts: Tensor, grid: Steps, importance: Tensor | None) -> Tensor:
-    """Return Σ d (q − w)² for each part of the range and each group, (parts, g)."""
-    many = rows.repeat(len(parts), 1)
-    ends = ((parts[:, None] * end).flatten() for end in (low, high))
-    error = grid.between(many, *ends).double().sub_(many).square_().view(len(parts), *rows.shape)
-    return (error if importance is None else error * importance).sum(2)
+    """Return Σ d (q − w)² for each part of the range and each group, (parts, g), float64."""
+    totals = torch.zeros(len(parts), len(rows), dtype=torch.float64, device=rows.device)
+    for top, left in tiles(rows):
+        many = rows[top, left].repeat(len(parts), 1)
+        ends = ((parts[:, None] * end[top]).flatten() for end in (low, high))
+        error = grid.between(many, *ends).double().sub_(many).square_().view(len(parts), -1, rows[0, left].numel())
+        totals[:, top] += (error if importance is None else error * importance[top, left]).sum(2)
+    return totals
 
 
 @dataclass(frozen=True)

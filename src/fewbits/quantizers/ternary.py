@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid
-from fewbits.formats.tiles import tiles, tilewise
+from fewbits.formats.tiles import blocks, tiles, tilewise
 from fewbits.quantizers.estimators import Estimator, StraightThrough
 from fewbits.quantizers.granularity import Granularity, PerTensor
 from fewbits.quantizers.quantizer import Quantizer
@@ -69,17 +69,23 @@ class TWN(Quantizer):
     def _encode(
         self, rows: Tensor, shape: torch.Size, importance: Tensor | None, generator: torch.Generator | None
     ) -> Codes:
-        magnitude = rows.abs()
-        threshold = 0.7 * magnitude.mean(dim=1, keepdim=True).nan_to_num()
-        integers = torch.empty_like(rows, dtype=GRID.dtype)
-        kept = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-        for g, n in tiles(rows):
-            signs = _signs(rows[g, n], threshold[g])
-            integers[g, n] = signs
-            magnitude[g, n].mul_(signs.abs_())
-            kept[g].add_(integers[g, n].abs().sum(dim=1))
-        scale = magnitude.sum(dim=1) / kept.clamp_min(1)
-        return Codes(integers.reshape(shape), GRID, {"scale": scale}, len(rows), dtype=rows.dtype)
+        integers, scales = zip(*map(_approximated, blocks(rows)), strict=True)
+        tables = {"scale": torch.cat(scales)}
+        return Codes(torch.cat(integers).reshape(shape), GRID, tables, len(rows), dtype=rows.dtype)
+
+
+def _approximated(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the integers (g, n) and α (g,)."""
+    magnitude = rows.abs()
+    threshold = 0.7 * magnitude.mean(dim=1, keepdim=True).nan_to_num()
+    integers = torch.empty_like(rows, dtype=GRID.dtype)
+    kept = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    for g, n in tiles(rows):
+        signs = _signs(rows[g, n], threshold[g])
+        integers[g, n] = signs
+        magnitude[g, n].mul_(signs.abs_())
+        kept[g].add_(integers[g, n].abs().sum(dim=1))
+    return integers, magnitude.sum(dim=1) / kept.clamp_min(1)
 
 
 def _signs(rows: Tensor, threshold: Tensor) -> Tensor:
