@@ -1,8 +1,11 @@
 """What may be asked of the runs of an experiment."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from fewbits.errors import FewbitsError
+from fewbits.study.run import Configuration
+from fewbits.training.settings import Training
 
 
 def check_arms(arms: Collection[str] | None, known: Collection[str]) -> None:
@@ -26,3 +29,16 @@ def check_counts(**counts: int | None) -> None:
     for what, number in counts.items():
         if number is not None and number < 1:
             raise FewbitsError(f"{what} is {number}; give 1 or more, or None for what the profile says.")
+
+
+def scaled(
+    kind: type[Configuration], scale: Mapping[str, Any], *, corpus: str | None = None, epochs: int | None = None
+) -> dict[str, Any]:
+    """Return the fields ``scale`` of a profile with another corpus or number of epochs, where these are given."""
+    fields = dict(scale)
+    if corpus is not None:
+        fields["corpus"] = corpus
+    if epochs is not None:
+        training: Training = fields.get("training", kind.model_fields["training"].default)
+        fields["training"] = training.model_copy(update={"epochs": epochs})
+    return fields

@@ -16,7 +16,7 @@ from fewbits.evaluation.quantization_error import (
     relative_distance,
     with_matrices,
 )
-from fewbits.experiments.choice import check_counts
+from fewbits.experiments.choice import check_counts, scaled
 from fewbits.models import LanguageModel, RecurrentBody, recurrent_language_model
 from fewbits.quantize import quantize
 from fewbits.quantizers import (
@@ -203,7 +203,5 @@ def runs(profile: Profile, *, seeds: int | None = None, corpus: str | None = Non
         FewbitsError: If the number of seeds is below 1.
     """
     check_counts(seeds=seeds)
-    scale = dict(_SCALES[profile])
-    if corpus is not None:
-        scale["corpus"] = corpus
+    scale = scaled(DeepLstm, _SCALES[profile], corpus=corpus)
     return [DeepLstm(seed=seed, **scale) for seed in range(seeds or (3 if profile is Profile.FULL else 1))]

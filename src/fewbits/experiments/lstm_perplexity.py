@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from fewbits.data import Corpus, data_hashes, load_corpus
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
-from fewbits.experiments.choice import check_arms, check_counts
+from fewbits.experiments.choice import check_arms, check_counts, scaled
 from fewbits.models import Cell, LanguageModel, recurrent_language_model
 from fewbits.quantize import pack, quantize, quantized_weights, size_report
 from fewbits.quantizers import parse
@@ -171,13 +171,7 @@ def runs(
     """
     check_arms(arms, ARMS)
     check_counts(seeds=seeds, epochs=epochs)
-    scale = dict(_SCALES[profile])
-    if corpus is not None:
-        scale["corpus"] = corpus
-    if epochs is not None:
-        scale["training"] = scale.get("training", LstmPerplexity.model_fields["training"].default).model_copy(
-            update={"epochs": epochs}
-        )
+    scale = scaled(LstmPerplexity, _SCALES[profile], corpus=corpus, epochs=epochs)
     return [
         LstmPerplexity(arm=arm, seed=seed, **(scale | ARMS[arm])) for seed in range(seeds or 1) for arm in arms or ARMS
     ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewbits.data import Corpus, data_hashes, load_corpus
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
-from fewbits.experiments.choice import check_counts
+from fewbits.experiments.choice import check_counts, scaled
 from fewbits.models import Cell, LanguageModel, recurrent_language_model
 from fewbits.quantizers import (
     Balanced,
@@ -250,11 +250,6 @@ def runs(
         FewbitsError: If a number is below 1.
     """
     check_counts(seeds=seeds, epochs=epochs)
-    scale = dict(_SCALES[profile])
-    if corpus is not None:
-        scale["corpus"] = corpus
-    if epochs is not None:
-        training = scale.get("training", PostTraining.model_fields["training"].default)
-        scale["training"] = training.model_copy(update={"epochs": epochs})
+    scale = scaled(PostTraining, _SCALES[profile], corpus=corpus, epochs=epochs)
     cells = cells or ([Cell.LSTM] if profile is Profile.SMOKE else list(Cell))
     return [PostTraining(cell=cell, seed=seed, **scale) for seed in range(seeds or 1) for cell in cells]

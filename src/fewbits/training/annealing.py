@@ -3,15 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.quantize import quantized_weights
 from fewbits.quantizers import SoftStaircase
 from fewbits.training.loop import Task
+from fewbits.training.wrapper import TaskWrapper
 
 
-class Annealing:
+class Annealing(TaskWrapper):
     """A task whose quantizers have the gradient of a soft staircase that gets sharper with each step.
 
     The sharpness goes from ``first`` to ``last`` in equal ratios over ``epochs`` epochs, then stays. What goes forward
@@ -22,7 +23,8 @@ class Annealing:
     """
 
     def __init__(self, task: Task, *, epochs: int, first: float = 0.1, last: float = 10.0) -> None:
-        self.task, self.first, self.last = task, first, last
+        super().__init__(task)
+        self.first, self.last = first, last
         self.total, self.done = epochs * task.steps, 0
         if not (first > 0 and last > 0):
             raise FewbitsError(f"a sharpness is positive; {first} and {last} are not both.")
@@ -31,16 +33,6 @@ class Annealing:
             raise FewbitsError(
                 "annealing needs quantized weights, none of them with a gradient of its own such as TTQ."
             )
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-        return self.task.model
-
-    @property
-    def steps(self) -> int:
-        """Steps an epoch."""
-        return self.task.steps
 
     @property
     def sharpness(self) -> float:
@@ -56,15 +48,10 @@ class Annealing:
         self.done += 1
         return self.task.loss(step)
 
-    def validate(self) -> float:
-        """Return the validation loss of the task."""
-        return self.task.validate()
+    def own_state(self) -> Any:
+        """Return the steps done."""
+        return self.done
 
-    def state(self) -> Any:
-        """Return the state of the task, and the steps done."""
-        return [self.task.state(), self.done]
-
-    def restore(self, state: Any) -> None:
-        """Take both."""
-        of_task, self.done = state
-        self.task.restore(of_task)
+    def restore_own(self, state: Any) -> None:
+        """Take the steps done."""
+        self.done = state

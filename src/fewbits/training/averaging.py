@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fewbits.training.loop import Task
+from fewbits.training.wrapper import TaskWrapper
 
 
-class Averaging:
+class Averaging(TaskWrapper):
     """A task that also averages the weights: w̄ = (1/n) Σ_i w_i over those after each of the n steps of an epoch.
 
     Max-shift with its own gradient is a perceptron. Where no weights get all of the data right, its weights never
@@ -18,23 +19,13 @@ class Averaging:
     """
 
     def __init__(self, task: Task) -> None:
-        self.task = task
+        super().__init__(task)
         self.average = AveragedModel(task.model)
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-        return self.task.model
 
     @property
     def averaged(self) -> nn.Module:
         """The model with the averaged weights."""
         return self.average.module
-
-    @property
-    def steps(self) -> int:
-        """Steps an epoch."""
-        return self.task.steps
 
     def loss(self, step: int) -> Tensor:
         """Return the loss of the task; take the weights that the step before left into the average."""
@@ -50,12 +41,10 @@ class Averaging:
         self.average.update_parameters(self.model)
         return self.task.validate()
 
-    def state(self) -> Any:
-        """Return the state of the task, and the average."""
-        return [self.task.state(), self.average.state_dict()]
+    def own_state(self) -> Any:
+        """Return the average."""
+        return self.average.state_dict()
 
-    def restore(self, state: Any) -> None:
-        """Take both."""
-        of_task, average = state
-        self.task.restore(of_task)
-        self.average.load_state_dict(average)
+    def restore_own(self, state: Any) -> None:
+        """Take the average."""
+        self.average.load_state_dict(state)

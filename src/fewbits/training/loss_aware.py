@@ -3,16 +3,17 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.quantize import quantized_weights
 from fewbits.training.loop import Task
+from fewbits.training.wrapper import TaskWrapper
 
 EPSILON = 1e-8
 
 
-class LossAware:
+class LossAware(TaskWrapper):
     """A task whose quantizers minimise Σ d (q − w)² with d = √v + 1e-8, v the running mean of squared gradients.
 
     d is Adam's estimate of the curvature, so that Σ d (q − w)² estimates what quantizing costs (Hou et al. 2017; Hou
@@ -25,7 +26,8 @@ class LossAware:
     """
 
     def __init__(self, task: Task, beta: float = 0.999) -> None:
-        self.task, self.beta = task, beta
+        super().__init__(task)
+        self.beta = beta
         found = {id(each): (weight, each) for _, weight, each in quantized_weights(task.model)}
         self.weights = [(weight, each) for weight, each in found.values() if each.quantizer.minimises_error]
         if not self.weights:
@@ -38,16 +40,6 @@ class LossAware:
         for weight, each in self.weights:
             each.importance = torch.ones_like(weight)
 
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-        return self.task.model
-
-    @property
-    def steps(self) -> int:
-        """Steps an epoch."""
-        return self.task.steps
-
     def loss(self, step: int) -> Tensor:
         """Return the loss of the task; the gradients of the step before make the importance."""
         self._take_gradients()
@@ -59,15 +51,14 @@ class LossAware:
         self._take_gradients()
         return self.task.validate()
 
-    def state(self) -> Any:
-        """Return the state of the task, and v."""
+    def own_state(self) -> Any:
+        """Return v."""
         self._take_gradients()
-        return [self.task.state(), self.squares]
+        return self.squares
 
-    def restore(self, state: Any) -> None:
-        """Take both."""
-        of_task, self.squares = state
-        self.task.restore(of_task)
+    def restore_own(self, state: Any) -> None:
+        """Take v."""
+        self.squares = state
         self._weigh()
 
     def _take_gradients(self) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewbits.training.loop import Task
+from fewbits.training.wrapper import TaskWrapper
 
 
-class Timed:
+class Timed(TaskWrapper):
     """A task that notes the seconds of each epoch's steps, validation left out, over interruptions too.
 
     What is timed is everything between the first step and the validation, the optimizer's part included.
@@ -16,19 +17,10 @@ class Timed:
 
     def __init__(self, task: Task, now: Callable[[], float]) -> None:
         """Wrap ``task``; ``now`` is a clock in seconds."""
-        self.task, self.now = task, now
+        super().__init__(task)
+        self.now = now
         self.seconds: list[float] = []  #: of each epoch that has ended
         self.spent, self.since = 0.0, now()
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-        return self.task.model
-
-    @property
-    def steps(self) -> int:
-        """Steps an epoch."""
-        return self.task.steps
 
     def loss(self, step: int) -> Tensor:
         """Return the loss of the task; the clock starts with an epoch."""
@@ -41,12 +33,11 @@ class Timed:
         self.seconds.append(self.spent + self.now() - self.since)
         return self.task.validate()
 
-    def state(self) -> Any:
-        """Return the state of the task, and the times."""
-        return [self.task.state(), self.seconds, self.spent + self.now() - self.since]
+    def own_state(self) -> Any:
+        """Return the times."""
+        return [self.seconds, self.spent + self.now() - self.since]
 
-    def restore(self, state: Any) -> None:
-        """Take all of it."""
-        of_task, self.seconds, self.spent = state
-        self.task.restore(of_task)
+    def restore_own(self, state: Any) -> None:
+        """Take the times."""
+        self.seconds, self.spent = state
         self.since = self.now()
