@@ -45,8 +45,8 @@ METHODS: dict[str, dict[int, Quantizer]] = {
     "uniform-clipped": {bits: MidRise(bits, range=Given(-1, 1)) for bits in TABLE_BITS},
     "uniform-rows": {bits: MidRise(bits, PerRow()) for bits in TABLE_BITS},
     "balanced-rows": {bits: Balanced(bits, PerRow()) for bits in TABLE_BITS},
-    "linear-matrix": {bits: Uniform(bits, range=LeastError()) for bits in TABLE_BITS},
-    "linear-rows": {bits: Uniform(bits, PerRow(), range=LeastError()) for bits in TABLE_BITS},
+    "linear-matrix": {bits: Uniform(bits, range=LeastError(32)) for bits in TABLE_BITS},
+    "linear-rows": {bits: Uniform(bits, PerRow(), range=LeastError(32)) for bits in TABLE_BITS},
     "logarithmic-rows": {bits: Logarithmic(bits, granularity=PerRow()) for bits in TABLE_BITS},
     "k-means": {bits: Codebook(bits) for bits in TABLE_BITS},
 }
@@ -54,7 +54,7 @@ METHODS: dict[str, dict[int, Quantizer]] = {
 #: Families whose signal-to-noise ratio on the trained weights is measured at every width that they have.
 FAMILIES: dict[str, dict[int, Quantizer]] = {
     "linear, min-max": {bits: Uniform(bits, PerRow()) for bits in range(2, 13)},
-    "linear, least error": {bits: Uniform(bits, PerRow(), range=LeastError()) for bits in range(2, 13)},
+    "linear, least error": {bits: Uniform(bits, PerRow(), range=LeastError(32)) for bits in range(2, 13)},
     "logarithmic, base 2": {bits: Logarithmic(bits, granularity=PerRow()) for bits in range(2, 9)},
     "logarithmic, base √2": {bits: Logarithmic(bits, root=True, granularity=PerRow()) for bits in range(2, 9)},
     "fixed point": {bits: Fixed(0, bits - 1) for bits in range(2, 13)},
@@ -67,7 +67,7 @@ NEAREST = ("linear, min-max", "logarithmic, base 2", "logarithmic, base √2", "
 
 #: Whose 8 levels over the whole recurrent matrix are kept, to be drawn over its histogram.
 LEVELS: dict[str, Quantizer] = {
-    "linear": Uniform(3, range=LeastError()),
+    "linear": Uniform(3, range=LeastError(32)),
     "logarithmic": Logarithmic(3),
     "binary codes": BinaryCodes(3, granularity=PerTensor()),
     "k-means": Codebook(3),
