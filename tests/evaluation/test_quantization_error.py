@@ -118,3 +118,11 @@ def test_the_estimator_is_that_of_the_quantizer():
     (0.5 * soft(leaf).square() * CURVATURE).sum().backward()
     estimated = estimated_gradient(Curve(WEIGHTS.clone()), {"weight": soft}, quadratic)
     torch.testing.assert_close(estimated.float(), leaf.grad.flatten())
+
+
+def test_the_variance_of_the_mean_is_taken_off_both_sizes():
+    smoothed = SmoothedGradient(torch.tensor([3.0, 4.0], dtype=torch.float64), variance=9.0)
+    found = smoothed.bias(torch.tensor([3.0, 9.0], dtype=torch.float64))
+    assert found.relative == pytest.approx(math.sqrt((25 - 9) / (25 - 9)))
+    assert found.cosine == pytest.approx((9 + 36) / (5 * math.sqrt(90)))
+    assert smoothed.bias(torch.tensor([3.0, 6.0], dtype=torch.float64)).relative == 0  # nearer than chance explains

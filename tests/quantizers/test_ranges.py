@@ -228,3 +228,21 @@ def test_sixteen_bits_are_as_good_as_the_type(symmetric, end, dtype):
     weight = draw(3, 50, dtype=dtype).clamp(-0.7, 0.7)
     error = (Uniform(16, PerRow(), symmetric, end)(weight).double() - weight.double()).abs().max()
     assert error <= 2.2 / (2**16 - 2) + 3 * 1.1 * torch.finfo(dtype).eps / 2
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_errors_of_a_long_row_are_summed_over_all_its_tiles(weighted):
+    """Against each candidate as a range of its own; the last tile alone would want the whole range."""
+    weight = torch.randn(2**17 + 500, generator=torch.Generator().manual_seed(0))
+    weight[2**17 :] = 6.0
+    importance = torch.linspace(0.1, 2.0, weight.numel()) if weighted else None
+    mass = 1.0 if importance is None else importance.double()
+    low, high = float(weight.min()), float(weight.max())
+    errors = {}
+    for part in range(1, 9):
+        value = Uniform(3, range=Given(low * part / 8, high * part / 8))(weight)
+        errors[part] = float((mass * (value - weight).double().square()).sum())
+    found = Uniform(3, range=LeastError(8))(weight, importance=importance)
+    best = min(errors, key=errors.__getitem__)
+    assert best < 8
+    assert float((mass * (found - weight).double().square()).sum()) == pytest.approx(errors[best], rel=1e-9)
