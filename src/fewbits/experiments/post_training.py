@@ -36,12 +36,13 @@ from fewbits.training.settings import Schedule, Training
 
 TABLE_BITS = (2, 3, 4)  #: of the table of Xu et al.
 
-#: The five methods of the table; how the first two change with their range; and three others, of which linear and
+#: The five methods of the table; alternating for longer; how the first two change with their range; and others, of which linear and
 #: k-means levels have one table for a matrix.
 METHODS: dict[str, dict[int, Quantizer]] = {
     "uniform": {bits: MidRise(bits) for bits in TABLE_BITS},
     "balanced": {bits: Balanced(bits) for bits in TABLE_BITS},
     **{solver.value: {bits: BinaryCodes(bits, solver) for bits in TABLE_BITS} for solver in Solver},
+    "alternating-10-rounds": {bits: BinaryCodes(bits, cycles=10) for bits in TABLE_BITS},
     "uniform-clipped": {bits: MidRise(bits, range=Given(-1, 1)) for bits in TABLE_BITS},
     "uniform-rows": {bits: MidRise(bits, PerRow()) for bits in TABLE_BITS},
     "balanced-rows": {bits: Balanced(bits, PerRow()) for bits in TABLE_BITS},
