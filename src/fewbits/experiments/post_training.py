@@ -36,8 +36,8 @@ from fewbits.training.settings import Schedule, Training
 
 TABLE_BITS = (2, 3, 4)  #: of the table of Xu et al.
 
-#: The five methods of the table; alternating for longer; how the first two change with their range; and others, of which linear and
-#: k-means levels have one table for a matrix.
+#: The five methods of the table; alternating for longer; how the first two change with their range; and others, of
+#: which linear and k-means levels have one table for a matrix.
 METHODS: dict[str, dict[int, Quantizer]] = {
     "uniform": {bits: MidRise(bits) for bits in TABLE_BITS},
     "balanced": {bits: Balanced(bits) for bits in TABLE_BITS},
