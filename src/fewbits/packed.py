@@ -209,7 +209,7 @@ class PackedModel:
         """
         stored = dict(self.floats) | {name: codes.decode() for name, codes in self.codes.items()}
         stored |= {alias: stored[name] for alias, name in self.aliases.items()}
-        own = model.state_dict() | {name: tensor for name, tensor in stored.items() if name in self._ranges()}
+        own = model.state_dict() | {name: stored[name] for name in self._ranges() & stored.keys()}
         wrong = sorted(stored.keys() ^ own.keys())
         for name in sorted(stored.keys() & own.keys()):
             if stored[name].shape != own[name].shape:
