@@ -103,6 +103,27 @@ class Study:
         }
         self.write()
 
+    def sentences(self, name: str, parts: dict[str, tuple[str, str]]) -> None:
+        """Register a file for each side of each part and put them into FEWBITS_DATA."""
+        files = []
+        for part, sides in parts.items():
+            for side, text in zip(("source", "target"), sides, strict=True):
+                path = f"{name}/{part}.{side}"
+                self.put(path, text.encode())
+                known = {"path": path, "documents": "line", "sha256": {"toy": sha(text.encode())}}
+                files.append(known | {"part": part, "side": side})
+        self.entries[name] = {
+            "title": name,
+            "language": "English to German",
+            "licence": "toy licence",
+            "citation": "nobody",
+            "home": "its home is nowhere",
+            "pairs": {part: source.count("\n") for part, (source, _) in parts.items()},
+            "tokens": {"source": 1, "target": 1},
+            "files": files,
+        }
+        self.write()
+
     def put(self, path: str, content: bytes) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

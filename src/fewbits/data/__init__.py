@@ -7,7 +7,9 @@ from fewbits.data.inventory import Report, check, data_table, get
 from fewbits.data.parallel import PairSplit, ParallelCorpus, load_pairs, read_pairs, split_pairs
 from fewbits.data.selection import Pair, Sentence
 from fewbits.data.sentence_vocabulary import SentenceVocabulary
+from fewbits.data.sentences import Sentences, Translated, load_sentences
 from fewbits.data.sources import Source, data_hashes
+from fewbits.data.subwords import Subwords
 from fewbits.data.tokenization import Tokenization
 from fewbits.data.vocabulary import Vocabulary, coverage
 
@@ -21,8 +23,11 @@ __all__ = [
     "Report",
     "Sentence",
     "SentenceVocabulary",
+    "Sentences",
     "Source",
+    "Subwords",
     "Tokenization",
+    "Translated",
     "Vocabulary",
     "bptt_windows",
     "check",
@@ -34,6 +39,7 @@ __all__ = [
     "load_corpus",
     "load_images",
     "load_pairs",
+    "load_sentences",
     "read_pairs",
     "split_pairs",
 ]

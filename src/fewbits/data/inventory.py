@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from fewbits.data import registry, sources
-from fewbits.data.registry import DataFile, LabelledImages, ParallelText, RunningText
+from fewbits.data.registry import DataFile, LabelledImages, ParallelText, RunningText, SentenceFiles
 from fewbits.data.sources import Located, Source
 from fewbits.errors import FewbitsError
 
@@ -85,8 +85,9 @@ def data_table() -> "pd.DataFrame":
 
     A text has tokens and types, and a set of images has images; what a data set has not is missing (``<NA>``). Tokens
     are counted with one ``<eos>`` a document, in all splits; of parallel text they are those of both languages, with
-    one ``<eos>`` a sentence, and its types are the sizes of both vocabularies. Images are those of both splits. The
-    hashes of all files that are here are checked.
+    one ``<eos>`` a sentence, and its types are the sizes of both vocabularies; sentences as they were written have no
+    types, and their tokens stand between white space. Images are those of both splits. The hashes of all files that are
+    here are checked.
     """
     import pandas as pd
 
@@ -109,10 +110,11 @@ def data_table() -> "pd.DataFrame":
     return table.astype(dict.fromkeys(("tokens", "types", "images"), "Int64"))
 
 
-def _sizes(entry: RunningText | ParallelText | LabelledImages) -> dict[str, str | int]:
+def _sizes(entry: RunningText | ParallelText | SentenceFiles | LabelledImages) -> dict[str, str | int]:
     if isinstance(entry, LabelledImages):
         return {"language": "", "images": sum(entry.images.values())}
-    return {"language": entry.language, "tokens": sum(entry.tokens.values()), "types": entry.types}
+    sizes: dict[str, str | int] = {"language": entry.language, "tokens": sum(entry.tokens.values())}
+    return sizes if isinstance(entry, SentenceFiles) else {**sizes, "types": entry.types}
 
 
 def _variant(located: Located) -> str:

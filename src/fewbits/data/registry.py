@@ -75,6 +75,8 @@ class DataFile(_Strict):
     documents: Documents = Documents.FILE  #: what one document of a text is
     sha256: Annotated[dict[str, Sha256], Field(min_length=1)]  #: accepted hashes of the unpacked content, by variant
     split: Split | None = None  #: the split of the whole text; ``None``: by document
+    part: str | None = None  #: of sentence files: what its sentences are for, and its name
+    side: Side | None = None  #: of sentence files: the language that it holds
     wheel: Wheel | None = None
     url: str | None = None
 
@@ -133,6 +135,25 @@ class ParallelText(Text):
         return sum(self.vocabularies.values())
 
 
+class SentenceFiles(Entry):
+    """Sentences and their translations as they were written: line n of one file translates line n of another."""
+
+    language: str
+    pairs: Annotated[dict[str, int], Field(min_length=1)]  #: by part: ``train``, ``valid`` and tests of any name
+    tokens: dict[Side, int]  #: words between white space of all parts, with one ``<eos>`` a sentence
+
+    def file(self, part: str, side: Side) -> DataFile:
+        """Return the file that holds one side of a part."""
+        return next(file for file in self.files if (file.part, file.side) == (part, side))
+
+    @model_validator(mode="after")
+    def _both_sides_of_each_part(self) -> Self:
+        wanted = sorted((part, side) for part in self.pairs for side in Side)
+        if sorted((file.part or "", file.side or "") for file in self.files) != wanted:
+            raise ValueError("give one file for each side of each part, with its part and side")
+        return self
+
+
 class LabelledImages(Entry):
     """Images of one size, each with the number of its class."""
 
@@ -146,10 +167,15 @@ def _kind(value: Any) -> str:
     return next((kind for field, kind in _FIELDS.items() if isinstance(value, dict) and field in value), "running")
 
 
-_FIELDS = {"selection": "parallel", "format": "images"}  # what each kind has and the others have not
+_FIELDS = {
+    "selection": "parallel",
+    "pairs": "sentences",
+    "format": "images",
+}  # what each kind has and the others have not
 _Registered = Annotated[
     Annotated[RunningText, Tag("running")]
     | Annotated[ParallelText, Tag("parallel")]
+    | Annotated[SentenceFiles, Tag("sentences")]
     | Annotated[LabelledImages, Tag("images")],
     Discriminator(_kind),
 ]
@@ -160,7 +186,7 @@ def path() -> Path:
     return project.root() / "data" / "registry.yaml"
 
 
-def entries() -> dict[str, RunningText | ParallelText | LabelledImages]:
+def entries() -> dict[str, RunningText | ParallelText | SentenceFiles | LabelledImages]:
     """Return all entries of the registry by name, in its order.
 
     Raises:
@@ -172,7 +198,7 @@ def entries() -> dict[str, RunningText | ParallelText | LabelledImages]:
         raise FewbitsError(f"{path()} is no valid registry: {error}. Correct it, or restore it from git.") from error
 
 
-def entry(name: str) -> RunningText | ParallelText | LabelledImages:
+def entry(name: str) -> RunningText | ParallelText | SentenceFiles | LabelledImages:
     """Return the entry of the data set ``name``.
 
     Raises:
@@ -210,6 +236,18 @@ def parallel_text(name: str) -> ParallelText:
     raise _other_kind(name, found, "Parallel text is", ParallelText)
 
 
+def sentence_files(name: str) -> SentenceFiles:
+    """Return the entry of the sentence files ``name``.
+
+    Raises:
+        FewbitsError: If there is no such data set, or it is of another kind.
+    """
+    found = entry(name)
+    if isinstance(found, SentenceFiles):
+        return found
+    raise _other_kind(name, found, "Sentences as they were written are", SentenceFiles)
+
+
 def labelled_images(name: str) -> LabelledImages:
     """Return the entry of the images ``name``.
 
@@ -226,6 +264,7 @@ def _other_kind(name: str, found: Entry, asked: str, kind: type[Entry]) -> Fewbi
     is_a, read = {
         RunningText: ("is running text, without translations", "load_corpus"),
         ParallelText: ("is made of sentence pairs", "load_pairs"),
+        SentenceFiles: ("is made of sentences as they were written", "load_sentences"),
         LabelledImages: ("holds images", "load_images"),
     }[type(found)]
     known = ", ".join(key for key, registered in entries().items() if isinstance(registered, kind)) or "none"

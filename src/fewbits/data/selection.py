@@ -39,12 +39,25 @@ class Selection(StrEnum):
         True
         """
         if self is Selection.TUTORIAL:
-            english, french = line.split("\t")
-            return _short(french, english, 9, tokenization, _PREFIXES)
-        book, _, verse, english, french = line.split("\t")
-        if (book, verse) == (_PSALMS, "1"):
+            return _short(*self.sentences(line), 9, tokenization, _PREFIXES)
+        if line.split("\t")[::2][:2] == [_PSALMS, "1"]:
             return None
-        return _short(french.replace("œ", "oe").replace("Œ", "Oe"), english, 15, tokenization)
+        return _short(*self.sentences(line), 15, tokenization)
+
+    def sentences(self, line: str) -> tuple[str, str]:
+        r"""Return the French and the English sentence of ``line`` as they are written, kept or not.
+
+        Raises:
+            ValueError: If the line has another number of fields.
+
+        >>> Selection.TUTORIAL.sentences("Go.\tVa !")
+        ('Va !', 'Go.')
+        """
+        if self is Selection.TUTORIAL:
+            english, french = line.split("\t")
+            return french, english
+        _, _, _, english, french = line.split("\t")
+        return french.replace("œ", "oe").replace("Œ", "Oe"), english
 
 
 def _short(
