@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fewbits.errors import FewbitsError
-from fewbits.evaluation.translation import bleu, paired_bootstrap
+from fewbits.evaluation.translation import SEED, bleu, paired_bootstrap, resampled_bleu
 
 REFERENCES = [
     "He is a good doctor.", "I'm not your enemy!", "They are very big apples.", "we are all tired of it",
@@ -123,3 +123,17 @@ def test_one_system_with_another_number_of_lines_is_named() -> None:
         paired_bootstrap(GOOD, POOR[:-1], REFERENCES)
     with pytest.raises(FewbitsError, match="1 resamples"):
         bleu(GOOD, REFERENCES, resamples=1)
+
+
+def test_resamples_are_the_corpora_of_the_drawn_sentences() -> None:
+    found = resampled_bleu({"good": GOOD, ("poor", 2): POOR}, REFERENCES, resamples=30)
+    drawn = np.random.default_rng(SEED).integers(10, size=(30, 10))
+    for name, system in {"good": GOOD, ("poor", 2): POOR}.items():
+        assert found[name].score == bleu(system, REFERENCES, resamples=2).score
+        wanted = [
+            bleu([system[place] for place in row], [REFERENCES[place] for place in row], resamples=2).score
+            for row in drawn
+        ]
+        assert found[name].resamples.tolist() == wanted
+    with pytest.raises(FewbitsError, match="system short has 9 lines"):
+        resampled_bleu({"short": GOOD[:9]}, REFERENCES)

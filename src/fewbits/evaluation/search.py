@@ -11,7 +11,7 @@ hypotheses (b > 0, α < 1) or long ones (α > 1). And beam search finds it: pref
 the greedy prefix leads the beam at every step, also where maxima are shared, because of how ties are broken here.
 This needs a search that goes on until the greedy hypothesis has ended: not ``Stop.FIRST_FINISHED``. Where a maximum
 is shared, another hypothesis with D = 0 that ended earlier may come first, with the same score. Words that are
-forced at the longest length, <eos> in fairseq, void the proof; here a hypothesis is cut off instead.
+forced at the longest length (``Beam.force_end``, as in fairseq) void the proof; else a hypothesis is cut off there.
 """
 
 import bisect
@@ -57,7 +57,7 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True)
 class Beam:
-    """How beam search works; the defaults are those of fairseq's generator.
+    """How beam search works; fairseq's generator has these defaults and ``min_length`` 1, ``force_end`` true.
 
     Raises:
         FewbitsError: If a number is out of range.
@@ -68,12 +68,20 @@ class Beam:
     length_penalty: float = 1.0  #: α: hypotheses compare by total / length^α
     stop: Stop = Stop.FIRST_FINISHED
     n_best: int = 1  #: hypotheses to return
+    excluded: tuple[int, ...] = ()  #: words that are never written; a softmax is normalised with them all the same
+    min_length: int = 0  #: fewest words before <eos>
+    force_end: bool = False  #: whether the last word of the longest length can only be <eos>
 
     def __post_init__(self) -> None:
         if self.max_length < 1 or not 1 <= self.n_best <= self.beam or not 0 <= self.length_penalty < math.inf:
             raise FewbitsError(
                 f"{self} cannot search: a beam, a length and n_best are 1 or more, n_best is at most the beam, and the "
                 "length penalty is 0 or more."
+            )
+        if not 0 <= self.min_length < self.max_length:
+            raise FewbitsError(
+                f"{self} cannot search: the fewest words before the end, {self.min_length}, are 0 or more, and fewer "
+                f"than the {self.max_length} of the longest length, which counts the end."
             )
 
 
@@ -170,7 +178,8 @@ def beam_search(
         history = words.new_empty(len(source), 1, 0)
         for length in range(1, beam.max_length + 1):
             hidden, state = decoder.step(words, state)
-            ranked = _continuations(classifier.scores(hidden), totals, history, 2 * beam.beam)
+            scores = _ruled(classifier.scores(hidden), eos, beam, length)
+            ranked = _continuations(scores, totals, history, 2 * beam.beam)
             _finish(ranked, [finished[number] for number in numbers], eos, beam, length)
             ranked, width = _alive(ranked, eos, beam.beam)
             searching = [
@@ -191,6 +200,14 @@ def beam_search(
             f"all words of sentence {finished.index([])} are ruled out: every score is −∞. Look at the classifier."
         )
     return [hypotheses[: beam.n_best] for hypotheses in finished]
+
+
+def _ruled(scores: Tensor, eos: int, beam: Beam, length: int) -> Tensor:
+    """Return the scores of the word at ``length`` with −∞ for those that the settings rule out."""
+    ruled_out = [*beam.excluded, *([eos] if length <= beam.min_length else [])]
+    if beam.force_end and length == beam.max_length:
+        ruled_out = [word for word in range(scores.shape[-1]) if word != eos]
+    return scores.index_fill(-1, torch.tensor(ruled_out, device=scores.device), -math.inf) if ruled_out else scores
 
 
 @dataclass(frozen=True)

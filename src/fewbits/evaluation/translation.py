@@ -1,12 +1,17 @@
 """BLEU of translations, its bootstrap interval, and a paired test of two systems, all by sacreBLEU."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from fewbits.errors import FewbitsError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Name = TypeVar("Name", bound=Hashable)
 
 SEED = 12345  #: of the bootstrap: sacreBLEU's own
 
@@ -82,6 +87,50 @@ def paired_bootstrap(
     difference = second.score - first.score
     p_value = 1.0 if difference == 0 else cast(float, second.p_value)
     return PairedBootstrap(difference, p_value, str(signatures["BLEU"]))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A corpus BLEU in percent, and that of each resample of the sentences."""
+
+    score: float
+    resamples: "np.ndarray"  #: (resamples,)
+
+
+def resampled_bleu(
+    systems: Mapping[Name, Sequence[str]], references: Sequence[str], *, resamples: int = 1000
+) -> dict[Name, Resampled]:
+    """Return BLEU of each system and of resamples of the sentences, drawn with replacement, the same for all systems.
+
+    So differences and quotients of several systems can be given intervals (Koehn 2004). Counts are sacreBLEU's, with
+    the settings of `bleu`; the draws are numpy's, with its seed.
+
+    Raises:
+        FewbitsError: As ``bleu`` does.
+    """
+    _check(references, resamples, **{f"system {name}": sentences for name, sentences in systems.items()})
+    import numpy as np
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(force=True)
+    number = len(references)
+    drawn = np.random.default_rng(SEED).integers(number, size=(resamples, number))
+    times = np.stack([np.bincount(draw, minlength=number) for draw in drawn])
+
+    def score(counts: "np.ndarray") -> float:
+        hypothesis, reference, *matched = map(int, counts)
+        order = len(matched) // 2
+        return BLEU.compute_bleu(matched[:order], matched[order:], hypothesis, reference, smooth_method="exp").score
+
+    def counted(hypothesis: str, reference: str) -> list[int]:
+        found = metric.corpus_score([hypothesis], [[reference]])
+        return [found.sys_len, found.ref_len, *found.counts, *found.totals]
+
+    results = {}
+    for name, sentences in systems.items():
+        counts = np.array([counted(*pair) for pair in zip(sentences, references, strict=True)])
+        results[name] = Resampled(score(counts.sum(0)), np.array([score(row) for row in times @ counts]))
+    return results
 
 
 def _check(references: Sequence[str], resamples: int, **systems: Sequence[str]) -> None:
