@@ -101,6 +101,14 @@ def test_the_average_is_that_after_every_step_of_the_last_epoch(kind: str) -> No
     assert_mean(task.averaged, taken[-STEPS:])
 
 
+@pytest.mark.parametrize("since", [0, 1, 2, 7])
+def test_the_average_can_go_on_over_the_last_epochs(since: int) -> None:
+    task = Averaging(Regression(), since=since)
+    with snapshots(task.model) as taken:
+        fit(task, TRAININGS["adam"])
+    assert_mean(task.averaged, taken[min(since, 2) * STEPS :])
+
+
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_the_training_itself_is_bit_for_bit_what_it_is_without(kind: str) -> None:
     plain = Regression()

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fewbits.errors import FewbitsError
@@ -49,6 +50,23 @@ def test_a_calendar_keeps_the_rate_for_some_epochs_and_then_divides_it_after_eac
     assert [row["learning_rate"] for row in history] == rates
     kept = start - sum(rates[:3])  # the weights of the best validation loss, that of the third epoch
     torch.testing.assert_close(model[0].weight.detach(), kept, rtol=0, atol=1e-5)
+
+
+def test_the_rate_rises_in_a_line_and_falls_as_the_inverse_root_of_the_step():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 1, bias=False))
+    start = model[0].weight.detach().clone()
+    training = Training(learning_rate=2.0, clip=1e9, epochs=4, schedule=Schedule.INVERSE_ROOT, warmup_steps=5)
+    history = trained(Pull(model, [3.0, 4.0, 5.0, 6.0], steps=3), training)
+    rates = [2.0 * (n / 5 if n <= 5 else (5 / n) ** 0.5) for n in range(1, 13)]
+    assert [row["learning_rate"] for row in history] == pytest.approx(rates[2::3])
+    torch.testing.assert_close(model[0].weight.detach(), start - sum(rates), rtol=0, atol=1e-5)  # the last weights
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [(Schedule.INVERSE_ROOT, 0), (Schedule.CONSTANT, 3)])
+def test_a_warm_up_and_its_schedule_go_together(schedule, steps):
+    with pytest.raises(ValidationError, match="warmup_steps"):
+        Training(schedule=schedule, warmup_steps=steps)
 
 
 def test_a_limit_clips_the_float_copies_of_quantized_weights_after_each_step_and_no_others():

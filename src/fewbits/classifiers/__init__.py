@@ -4,6 +4,7 @@ from fewbits.classifiers.adaptive import AdaptiveSoftmax, default_cutoffs
 from fewbits.classifiers.class_based import ClassSoftmax
 from fewbits.classifiers.classifier import Classifier
 from fewbits.classifiers.integer import IntegerSoftmax, integer_exp, integer_softmax
+from fewbits.classifiers.logits_processor import MaxShiftProcessor
 from fewbits.classifiers.max_shift import Gradient, IntegerMaxShift, MaxShift
 from fewbits.classifiers.series import Logarithm, PowerSoftmax, TaylorSoftmax, exponential_series, logarithm_series
 from fewbits.classifiers.shifts import Constant, CountAbove, Fitted, Shift, TopBit, TopMargin, log2_of_sum
@@ -23,6 +24,7 @@ __all__ = [
     "IntegerSoftmax",
     "Logarithm",
     "MaxShift",
+    "MaxShiftProcessor",
     "PowerSoftmax",
     "Shift",
     "Softmax",

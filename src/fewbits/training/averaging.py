@@ -1,4 +1,4 @@
-"""The mean of the weights over an epoch, beside the weights themselves."""
+"""The mean of the weights over one epoch or the last ones, beside the weights themselves."""
 
 from typing import Any
 
@@ -16,11 +16,15 @@ class Averaging(TaskWrapper):
     settle, but their average does: the averaged perceptron (Collins 2002, "Discriminative Training Methods for Hidden
     Markov Models"). What is trained and which weights are kept does not change. Before the first epoch has ended the
     average is that of the steps so far, and before the first step the model as it was given.
+
+    With ``since`` = e the average goes on from the start of epoch e, counted from 0, to the last: all steps count that
+    averaging the last checkpoints takes samples of (Vaswani et al. 2017).
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, since: int | None = None) -> None:
         super().__init__(task)
         self.average = AveragedModel(task.model)
+        self.since, self.epoch = since, 0
 
     @property
     def averaged(self) -> nn.Module:
@@ -33,18 +37,21 @@ class Averaging(TaskWrapper):
             self.average.update_parameters(self.model)
         else:
             self.average.to(next(self.model.parameters()).device)
-            self.average.n_averaged.zero_()
+            if self.since is None or self.epoch <= self.since:
+                self.average.n_averaged.zero_()
         return self.task.loss(step)
 
     def validate(self) -> float:
         """Return the validation loss of the task; take the weights of the last step into the average."""
         self.average.update_parameters(self.model)
+        self.epoch += 1
         return self.task.validate()
 
     def own_state(self) -> Any:
-        """Return the average."""
-        return self.average.state_dict()
+        """Return the average and the epoch."""
+        return [self.average.state_dict(), self.epoch]
 
     def restore_own(self, state: Any) -> None:
-        """Take the average."""
-        self.average.load_state_dict(state)
+        """Take both."""
+        average, self.epoch = state
+        self.average.load_state_dict(average)

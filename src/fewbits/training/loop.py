@@ -118,9 +118,16 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
             nn.utils.clip_grad_norm_(parameters, self.training.clip)
+            self._warm_up(step)
             self.optimizer.step()
             self._limit()
             self._count(loss, step)
+
+    def _warm_up(self, step: int) -> None:
+        if self.training.schedule is Schedule.INVERSE_ROOT:
+            passed, warm = self.at["epoch"] * self.task.steps + step + 1, self.training.warmup_steps
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.training.learning_rate * min(passed / warm, math.sqrt(warm / passed))
 
     def _limit(self) -> None:
         if (limit := self.training.quantized_limit) is not None:
@@ -161,7 +168,7 @@ class Trainer:
         self.at["history"].append(row)
         schedule = self.training.schedule
         self.at |= {"epoch": self.at["epoch"] + 1, "step": 0, "loss": 0.0}
-        if valid < self.at["best"] or schedule is Schedule.CONSTANT:
+        if valid < self.at["best"] or schedule in (Schedule.CONSTANT, Schedule.INVERSE_ROOT):
             self.at |= {"best": valid, "stale": 0}
             self.best = _copy(self.model)
         elif schedule is Schedule.PLATEAU:

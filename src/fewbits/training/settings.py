@@ -1,8 +1,9 @@
 """How a model is trained: the part of a configuration that the loop reads."""
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Precision(StrEnum):
@@ -25,6 +26,9 @@ class Schedule(StrEnum):
     PLATEAU = "plateau"  #: the learning rate, when to stop, and which weights are kept: the best
     CALENDAR = "calendar"  #: which weights are kept; the rate falls after each epoch from ``constant_epochs`` on
     CONSTANT = "constant"  #: nothing: the rate stays, every epoch is run, the last weights are kept
+    #: nothing: over ``warmup_steps`` the rate rises in a line to the learning rate, then it falls as 1 / √step (Vaswani
+    #: et al. 2017); every epoch is run, the last weights are kept
+    INVERSE_ROOT = "inverse root"
 
 
 class Training(BaseModel):
@@ -48,8 +52,15 @@ class Training(BaseModel):
     optimizer: Optimizer = Field(Optimizer.SGD, exclude_if=lambda value: value is Optimizer.SGD)
     schedule: Schedule = Field(Schedule.PLATEAU, exclude_if=lambda value: value is Schedule.PLATEAU)
     constant_epochs: int = Field(0, ge=0, exclude_if=lambda value: value == 0)  #: of a calendar, at the first rate
+    warmup_steps: int = Field(0, ge=0, exclude_if=lambda value: value == 0)  #: of ``INVERSE_ROOT``, 1 or more
     #: H: after each step the float copies of quantized weights are clipped to ±H (BinaryConnect, with H = 1)
     quantized_limit: float | None = Field(None, gt=0, exclude_if=lambda value: value is None)
     #: whether the rate of each quantized weight is divided by its Glorot coefficient √(1.5 / (inputs + outputs)), with
     #: SGD by its square (BinaryConnect): small weights that have to cross a large distance get large steps
     glorot_rates: bool = Field(False, exclude_if=lambda value: not value)
+
+    @model_validator(mode="after")
+    def _steps_to_warm_up(self) -> Self:
+        if (self.schedule is Schedule.INVERSE_ROOT) != (self.warmup_steps > 0):
+            raise ValueError("warmup_steps, 1 or more, go with the schedule INVERSE_ROOT, and it needs them")
+        return self
