@@ -234,9 +234,10 @@ def _continuations(scores: Tensor, totals: Tensor, history: Tensor, number: int)
 
 def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Return the highest ``number`` of each row and their places; of equal ones the lower places, in order."""
-    values, places = scores.topk(number, dim=-1)
-    # Which of equal values topk takes is not specified: where that matters the row is sorted.
-    shared = (scores >= values[:, -1:]).sum(-1) > number
+    # Which of equal values topk takes is not specified: where the first one left out is equal, the row is sorted.
+    values, places = scores.topk(min(number + 1, scores.shape[-1]), dim=-1)
+    shared = (values[:, number:] == values[:, number - 1 : number]).any(-1)
+    values, places = values[:, :number], places[:, :number]
     if shared.any():
         ordered, by_value = scores[shared].sort(dim=-1, descending=True, stable=True)
         values[shared], places[shared] = ordered[:, :number], by_value[:, :number]

@@ -50,6 +50,8 @@ EXPERIMENTS = (
     "ternary_filters",
     "post_training",
     "retraining",
+    "transformer_translation",
+    "beam_normaliser",
 )
 
 DEVICES = ("auto", "cpu", "cuda")  #: what can be asked for
