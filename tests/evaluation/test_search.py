@@ -58,7 +58,8 @@ def by_hand(table: Tensor, beam: Beam) -> list[tuple[tuple[int, ...], float]]:
         last = length == beam.max_length
         longer = [((*p, w), t + table[number_of(p, table.shape[-1]), w].item()) for p, t in live for w in range(WORDS)]
         best = sorted(longer, key=lambda one: -one[1])[: 2 * beam.beam]
-        finished += [one for one in best[: beam.beam] if last or one[0][-1] == EOS]
+        ended = [one for one in best[: beam.beam] if last or one[0][-1] == EOS]
+        finished += ended[: beam.beam - len(finished)] if beam.stop is Stop.FIRST_FINISHED else ended
         finished = sorted(finished, key=lambda one: -score(one))[: beam.beam]
         live = [one for one in best if one[0][-1] != EOS][: beam.beam]
         if beam.stop is Stop.FIRST_FINISHED and len(finished) == beam.beam:

@@ -217,6 +217,12 @@ def test_a_side_of_several_configurations_is_refused() -> None:
         judge(claim(WITHIN), mixed)
 
 
+def test_a_condition_may_look_into_the_run_that_another_started_from() -> None:
+    inside = WITHIN | {"left": side("a") | {"where": {"start.corpus": "big"}}}
+    found = [record("a", 0, value, start={"corpus": corpus}) for corpus, value in (("big", 100.0), ("small", 300.0))]
+    assert judge(claim(inside, minimum_seeds=1), found).verdict is Verdict.REPRODUCED
+
+
 def test_a_condition_on_an_unknown_key_is_refused() -> None:
     misspelt = WITHIN | {"left": side("a") | {"where": {"arms": "a"}}}
     with pytest.raises(FewbitsError, match=r"S1 asks for arms.*It has arm, seed"):

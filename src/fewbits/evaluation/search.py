@@ -262,6 +262,8 @@ def _finish(ranked: _Ranked, finished: list[list[Hypothesis]], eos: int, beam: B
     ends = (history[..., -1] == eos) | (length == beam.max_length)
     ends &= totals > -math.inf
     for place, rank in ends.nonzero().tolist():
+        if beam.stop is Stop.FIRST_FINISHED and len(finished[place]) == beam.beam:
+            continue  # the search is over, and a later one of the same step is not looked at (fairseq)
         ended = _hypothesis(history[place, rank].tolist(), eos, totals[place, rank].item())
         bisect.insort(finished[place], ended, key=lambda one: -one.score(beam.length_penalty))
         del finished[place][beam.beam :]

@@ -18,7 +18,7 @@ from fewbits.errors import FewbitsError
 DOCUMENTS = ("max_shift", "quant_noise", "seminar", "emnlp", "wage")  #: the files, in the order of the ledger
 
 Scalar: TypeAlias = bool | int | float | str
-#: Configuration key: the value it must have, or the list of those that are accepted.
+#: Configuration key, ``start.corpus`` for one within another: the value it must have, or the list of accepted ones.
 Conditions: TypeAlias = dict[str, Scalar | list[Scalar]]
 
 

@@ -22,9 +22,10 @@ published they are pairs, one a seed that both sides have. Then:
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from fewbits.errors import FewbitsError
 from fewbits.study import intervals
@@ -167,7 +168,7 @@ def _select(claim: Claim, selection: Selection, records: Sequence[Record]) -> li
 
 
 def _meets(claim: Claim, record: Record, conditions: Conditions) -> bool:
-    config = record.result.config
+    config = _flat(record.result.config)
     if unknown := conditions.keys() - config.keys():
         raise FewbitsError(
             f"claim {claim.id} asks for {', '.join(sorted(unknown))}, which the record {record.name!r} of "
@@ -175,6 +176,15 @@ def _meets(claim: Claim, record: Record, conditions: Conditions) -> bool:
         )
     accepted = {key: value if isinstance(value, list) else [value] for key, value in conditions.items()}
     return all(config[key] in values for key, values in accepted.items())
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with the fields of those within it as ``start.corpus``, beside the whole."""
+    flat = dict(config)
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": content for inner, content in _flat(value).items()}
+    return flat
 
 
 def _side(claim: Claim, selection: Selection, records: Sequence[Record]) -> Side:

@@ -165,7 +165,7 @@ def runs(
 
     Args:
         profile: smoke, laptop or full.
-        seeds: how many Transformers of each corpus, counted from 0; None is three at full, one else. A ConvS2S has one.
+        seeds: how many models of each kind and corpus, counted from 0; None is three at full, one else.
         corpus: the name of a data set of sentences; None is both of :data:`CORPORA` at full.
         epochs: number of epochs.
 
@@ -176,13 +176,16 @@ def runs(
     fields = scaled(TransformerTranslation, _SCALES[profile], corpus=corpus, epochs=epochs)
     full = profile is Profile.FULL
     corpora = [fields.pop("corpus")] if "corpus" in fields else list(CORPORA)
-    numbers = range(seeds or (3 if full else 1))
-
-    def run(name: str, architecture: Architecture, seed: int) -> TransformerTranslation:
-        training: Training = fields.get("training", TRAINING)
-        training = training.model_copy(update={"learning_rate": RATES[architecture]})
-        chosen = fields | {"training": training, "corpus": name, "architecture": architecture, "seed": seed}
-        return TransformerTranslation(**chosen)
-
-    first = [run(name, architecture, 0) for architecture in Architecture for name in corpora]
-    return first + [run(name, Architecture.TRANSFORMER, seed) for seed in numbers[1:] for name in corpora]
+    training: Training = fields.pop("training", TRAINING)
+    return [
+        TransformerTranslation(
+            architecture=architecture,
+            corpus=name,
+            seed=seed,
+            training=training.model_copy(update={"learning_rate": RATES[architecture]}),
+            **fields,
+        )
+        for seed in range(seeds or (3 if full else 1))
+        for architecture in Architecture
+        for name in corpora
+    ]
