@@ -6,7 +6,7 @@ from fewbits.errors import FewbitsError
 
 def test_the_registry_of_the_study_is_valid() -> None:
     texts = ["news", "ptb", "wikitext-2", "polish", "eng-fra", "bible-en-fr"]
-    texts += ["multi30k-en-de", "multi30k-en-fr"]
+    texts += ["multi30k-en-de", "multi30k-en-fr", "newstest2014-en-de", "newstest2014-en-fr"]
     assert list(registry.entries()) == [*texts, "digits", "mnist", "cifar10-jpeg"]
 
 

@@ -73,7 +73,7 @@ def test_of_twenty_verses_one_is_for_the_test_and_one_for_validation(study) -> N
 
 @pytest.mark.shared_data
 @pytest.mark.skipif(not os.environ.get("FEWBITS_DATA"), reason="FEWBITS_DATA is not set")
-@pytest.mark.parametrize("name", ["multi30k-en-de", "multi30k-en-fr"])
+@pytest.mark.parametrize("name", ["multi30k-en-de", "multi30k-en-fr", "newstest2014-en-de", "newstest2014-en-fr"])
 def test_the_numbers_of_the_registry_are_those_of_the_files(name: str) -> None:
     entry, found = registry.sentence_files(name), load_sentences(name)
     assert {part: len(pairs) for part, pairs in found.parts.items()} == entry.pairs

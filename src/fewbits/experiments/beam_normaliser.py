@@ -13,7 +13,7 @@ from torch import Tensor
 from fewbits.classifiers import Constant, Shift, Softmax, TopBit
 from fewbits.data import data_hashes
 from fewbits.evaluation.normaliser import best_constant, gap_statistics
-from fewbits.evaluation.search import Hypothesis, Stop
+from fewbits.evaluation.search import Beam, Hypothesis, Stop
 from fewbits.evaluation.translation import resampled_bleu
 from fewbits.experiments.transformer_translation import TransformerTranslation
 from fewbits.experiments.transformer_translation import runs as trained
@@ -90,7 +90,7 @@ class BeamNormaliser(Configuration):
     def _searched(
         self, model: Transformer | ConvSeq2Seq, estimates: dict[str, Shift | None], text: Text, test: str
     ) -> dict[Search, list[str]]:
-        """Return the translations of each search."""
+        """Return the translations of each search; those that go on to the end are cut off at the longest length."""
         sources = [source for source, _ in text.numbers(test)]
         trained = cast(Softmax, model.classifier)
         searched = {}
@@ -107,7 +107,7 @@ class BeamNormaliser(Configuration):
                         max(some, key=partial(Hypothesis.score, length_penalty=penalty)) for some in found
                     )
             for penalty in PENALTIES:
-                late = fairseq_beam(LATE_BEAM, self.start.longest, length_penalty=penalty, stop=Stop.NO_BETTER)
+                late = Beam(LATE_BEAM, self.start.longest, penalty, Stop.NO_BETTER, min_length=1)
                 found = hypotheses(model, scored, sources, late)
                 searched[Search(name, LATE_BEAM, penalty, Stop.NO_BETTER)] = written(some[0] for some in found)
         return searched
@@ -163,7 +163,7 @@ _SCALES: dict[Profile, dict[str, Any]] = {
 
 
 def runs(profile: Profile, *, corpus: str | None = None, epochs: int | None = None) -> list[BeamNormaliser]:
-    """Return the runs of a profile: one for each first model of `transformer_translation`, at full; else for the first.
+    """Return the runs of a profile: one for each first model of `transformer_translation`; at smoke only the last.
 
     Args:
         profile: smoke, laptop or full.
@@ -174,5 +174,5 @@ def runs(profile: Profile, *, corpus: str | None = None, epochs: int | None = No
         FewbitsError: If a number is below 1.
     """
     models = trained(profile, seeds=1, corpus=corpus, epochs=epochs)
-    used = models if profile is Profile.FULL else models[:1]
-    return [BeamNormaliser(start=model, **_SCALES[profile]) for model in used]
+    searched = models[-1:] if profile is Profile.SMOKE else models
+    return [BeamNormaliser(start=model, **_SCALES[profile]) for model in searched]

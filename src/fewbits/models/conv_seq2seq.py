@@ -234,8 +234,8 @@ class ConvSeq2Seq(nn.Module):
 
     def reorder(self, state: DecoderState, rows: Tensor) -> DecoderState:
         """Return the state of the given rows, in their order; a row may come several times."""
-        memory = Memory(*(part[rows] for part in state.memory))
-        return DecoderState(tuple(part[rows] for part in state.before), memory, state.read)
+        memory = Memory(*(part.index_select(0, rows) for part in state.memory))
+        return DecoderState(tuple(part.index_select(0, rows) for part in state.before), memory, state.read)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Return the hidden states (batch, words, H) that predict each word of ``target`` from the words before it."""

@@ -229,10 +229,10 @@ class Transformer(nn.Module):
         sentences, counts = torch.unique_consecutive(rows // (state.rows // len(state.visible)), return_counts=True)
         if not (counts == counts[0]).all():
             sentences = rows // (state.rows // len(state.visible))
-        own = tuple(KeysValues(*(part[rows] for part in layer)) for layer in state.own)
+        own = tuple(KeysValues(*(part.index_select(0, rows) for part in layer)) for layer in state.own)
         if len(sentences) == len(state.visible) and (sentences[1:] > sentences[:-1]).all():
             return DecoderState(own, state.memory, state.visible, len(rows))
-        memory = tuple(KeysValues(*(part[sentences] for part in layer)) for layer in state.memory)
+        memory = tuple(KeysValues(*(part.index_select(0, sentences) for part in layer)) for layer in state.memory)
         return DecoderState(own, memory, state.visible[sentences], len(rows))
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:

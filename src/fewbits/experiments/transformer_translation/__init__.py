@@ -39,9 +39,6 @@ TRAINING = Training(
     clip=1.0,
 )
 
-#: ConvS2S is less patient with high rates.
-RATES = {Architecture.TRANSFORMER: 3.5e-3, Architecture.CONVS2S: 1e-3}
-
 
 class TransformerTranslation(Configuration):
     """One model, and its translations of the tests by each way of search."""
@@ -143,14 +140,14 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "bible-en-fr", "pairs": 300, "tested": 12, "pieces": 600, "hidden_size": 32, "layers": 1,
-        "feed_forward": 64, "longest": 30, "dropout": 0.0, "averaged_epochs": 1,
-        "training": TRAINING.model_copy(update={"epochs": 3, "warmup_steps": 10}),
+        "corpus": "bible-en-fr", "pairs": 800, "tested": 12, "pieces": 600, "hidden_size": 32, "layers": 1,
+        "feed_forward": 64, "longest": 30, "words": 300, "dropout": 0.0, "averaged_epochs": 1,
+        "training": TRAINING.model_copy(update={"learning_rate": 0.01, "epochs": 4, "warmup_steps": 40}),
     },
     Profile.LAPTOP: {
         "corpus": "bible-en-fr", "tested": 100, "pieces": 2_000, "hidden_size": 64, "layers": 2, "heads": 2,
-        "feed_forward": 128, "averaged_epochs": 3,
-        "training": TRAINING.model_copy(update={"epochs": 12, "warmup_steps": 200}),
+        "feed_forward": 128, "longest": 60, "words": 600, "averaged_epochs": 3,
+        "training": TRAINING.model_copy(update={"learning_rate": 5e-3, "epochs": 16, "warmup_steps": 300}),
     },
     Profile.FULL: {},
 }  # fmt: skip
@@ -176,15 +173,8 @@ def runs(
     fields = scaled(TransformerTranslation, _SCALES[profile], corpus=corpus, epochs=epochs)
     full = profile is Profile.FULL
     corpora = [fields.pop("corpus")] if "corpus" in fields else list(CORPORA)
-    training: Training = fields.pop("training", TRAINING)
     return [
-        TransformerTranslation(
-            architecture=architecture,
-            corpus=name,
-            seed=seed,
-            training=training.model_copy(update={"learning_rate": RATES[architecture]}),
-            **fields,
-        )
+        TransformerTranslation(architecture=architecture, corpus=name, seed=seed, **fields)
         for seed in range(seeds or (3 if full else 1))
         for architecture in Architecture
         for name in corpora

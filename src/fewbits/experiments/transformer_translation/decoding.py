@@ -33,7 +33,13 @@ def max_shift(trained: Softmax, shift: Shift) -> MaxShift:
 
 
 def hypotheses(
-    model: Decoder[Tensor, Any], classifier: Classifier, sources: Sequence[Tensor], beam: Beam
+    model: Decoder[Tensor, Any],
+    classifier: Classifier,
+    sources: Sequence[Tensor],
+    beam: Beam,
+    *,
+    sos: int = Text.sos,
+    eos: int = Text.eos,
 ) -> list[list[Hypothesis]]:
     """Return the ``n_best`` hypotheses of each sentence; sentences of about one length are in work together."""
     order = sorted(range(len(sources)), key=lambda place: len(sources[place]))
@@ -42,7 +48,7 @@ def hypotheses(
     for first in range(0, len(order), _ROWS):
         places = order[first : first + _ROWS]
         source = padded([sources[place] for place in places]).to(device)
-        best = beam_search(model, classifier, source, sos=Text.sos, eos=Text.eos, beam=beam)
+        best = beam_search(model, classifier, source, sos=sos, eos=eos, beam=beam)
         found |= zip(places, best, strict=True)
     return [found[place] for place in range(len(sources))]
 
