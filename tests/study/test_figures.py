@@ -63,6 +63,15 @@ def test_the_note_leaves_out_what_no_record_has() -> None:
     assert page.text == "Profile: laptop · machine: CPU · records: 01234567"
 
 
+def test_a_run_that_starts_from_another_one_names_its_data() -> None:
+    started = record()
+    started.result.config.clear()
+    started.result.config["start"] = {"corpus": "multi30k", "seed": 7}
+    page = Page(figures.provenance([started]).data)
+    assert "data: multi30k" in page.text.lower()
+    assert "seeds: 7" in page.text
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

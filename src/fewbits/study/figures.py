@@ -1,9 +1,10 @@
 """How figures look, and what stands beside them."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
@@ -36,15 +37,20 @@ def provenance(found: Iterable[Record]) -> HTML:
 
     configs = [record.result.config for record in rows]
     values: dict[str, Iterable[object]] = {
-        "data": (config.get("corpus") for config in configs),
+        "data": (_said(config, "corpus") for config in configs),
         "profile": (record.profile for record in rows),
-        "seeds": (config.get("seed") for config in configs),
+        "seeds": (_said(config, "seed") for config in configs),
         "machine": (record.provenance.device for record in rows),
     }
     named = {what: sorted({str(value) for value in found if value is not None}) for what, found in values.items()}
     text = " · ".join(f"{what}: {', '.join(texts)}" for what, texts in named.items() if texts)
     keys = ", ".join(f"<code>{escape(record.key[:8])}</code>" for record in rows)
     return HTML(f'<p class="provenance">{escape(text[:1].upper() + text[1:])} · records: {keys}</p>')
+
+
+def _said(config: Mapping[str, Any], what: str) -> object:
+    """Return what a configuration says, or else the run that it starts from."""
+    return config.get(what, config.get("start", {}).get(what))
 
 
 def curves(axis: Axes, found: Iterable[Record], title: str) -> None:
