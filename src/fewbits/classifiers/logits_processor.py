@@ -11,9 +11,9 @@ from fewbits.classifiers.shifts import Constant, Shift
 class MaxShiftProcessor:
     """A logits processor of Hugging Face's ``generate`` that scores words as `MaxShift` does: z − max z − b(z).
 
-    Give it to ``generate`` as ``logits_processor=LogitsProcessorList([MaxShiftProcessor()])``. Beam search hands
-    log-probabilities to a processor, not logits. That makes no difference: the two lie apart by the same number in all
-    words, and b is a function of max z − z_w. It shows what a decoder without normaliser would find, and saves no time.
+    Give it to ``generate`` as ``logits_processor``, in a ``LogitsProcessorList``. Beam search hands log-probabilities
+    to a processor, not logits. That makes no difference: the two lie apart by the same number in all words, and b is a
+    function of max z − z_w. It shows what a decoder without normaliser would find, and saves no time.
 
     >>> import torch
     >>> logits = torch.tensor([[1.0, 3.0, 2.0]])

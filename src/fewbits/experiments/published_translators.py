@@ -21,7 +21,7 @@ from fewbits.experiments.transformer_translation.decoding import BEAM, SEARCHES,
 from fewbits.models.fairseq import FairseqModel, MosesBpe, load_fairseq, remove_bpe
 from fewbits.study.run import resolve
 
-HOME = "https://dl.fbaipublicfiles.com/fairseq/models/"
+_HOME = "https://dl.fbaipublicfiles.com/fairseq/models/"
 CODES = "bpecodes"
 MODEL = "model.pt"
 LONGEST = 201  #: words of a translation at most, the end included: fairseq's default
@@ -48,7 +48,7 @@ class Row:
     @property
     def address(self) -> str:
         """Where the archive was published."""
-        return HOME + self.file
+        return _HOME + self.file
 
     @property
     def test(self) -> str:
