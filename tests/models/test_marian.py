@@ -1,4 +1,8 @@
-"""Our Transformer and search beside those of Hugging Face, on one model whose weights are copied."""
+"""Our Transformer and search beside those of Hugging Face, on one model whose weights are copied.
+
+Searches go on until nothing better can come. Where one stops as soon as the beam is full, fairseq and ours keep the
+first that ended, and ``generate`` the best of those that ended in the same step.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -95,9 +99,9 @@ def written(found: Iterable[Hypothesis]) -> list[tuple[int, ...]]:
 def test_beam_search_is_that_of_generate(
     marian: Any, ours: Transformer, source: Tensor, beam: int, penalty: float
 ) -> None:
-    settings = {"num_beams": beam, "num_return_sequences": beam, "length_penalty": penalty, "early_stopping": True}
+    settings = {"num_beams": beam, "num_return_sequences": beam, "length_penalty": penalty, "early_stopping": "never"}
     found, lines = generated(marian, source, **settings)
-    asked = Beam(beam, LONGEST, length_penalty=penalty, stop=Stop.FIRST_FINISHED, n_best=beam)
+    asked = Beam(beam, LONGEST, length_penalty=penalty, stop=Stop.NO_BETTER, n_best=beam)
     mine = [one for some in beam_search(ours, ours.classifier, source, sos=PAD, eos=EOS, beam=asked) for one in some]
     assert len({one.words for one in mine}) > len(source)  # not the same line everywhere
     assert written(mine) == lines
@@ -116,11 +120,11 @@ def test_generate_with_the_processor_is_our_search_with_max_shift(
     marian: Any, ours: Transformer, source: Tensor, shift: Shift
 ) -> None:
     processors = transformers.LogitsProcessorList([MaxShiftProcessor(shift)])
-    settings = {"num_beams": 5, "num_return_sequences": 5, "early_stopping": True, "logits_processor": processors}
+    settings = {"num_beams": 5, "num_return_sequences": 5, "early_stopping": "never", "logits_processor": processors}
     found, lines = generated(marian, source, **settings)
     classifier = MaxShift(16, WORDS, shift)
     classifier.output = ours.classifier.output  # type: ignore[assignment]
-    asked = Beam(5, LONGEST, stop=Stop.FIRST_FINISHED, n_best=5)
+    asked = Beam(5, LONGEST, stop=Stop.NO_BETTER, n_best=5)
     mine = [one for some in beam_search(ours, classifier, source, sos=PAD, eos=EOS, beam=asked) for one in some]
     assert written(mine) == lines
     scores = torch.tensor([one.score() for one in mine])
