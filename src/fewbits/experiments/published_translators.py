@@ -32,10 +32,10 @@ PART = "test_2014"
 class Row:
     """A row of the document's table: which archive, and how its text was made.
 
-    Of two rows fairseq's authors printed how many words the references in their own file of the test have: in
-    ``examples/translation/README.md``, and for ConvS2S into German in github.com/facebookresearch/fairseq/issues/124,
-    beside a BLEU as in the document. Into German they are too few for all sentences of newstest2014, so that the
-    document's row is of another choice of sentences than ours.
+    Of two rows fairseq's authors printed how many words the references in their own file of the test have: in the
+    README of its translation examples, and for ConvS2S into German in issue 124 of fairseq, beside a BLEU as in the
+    document. Into German they are too few for all sentences of newstest2014, so that the document's row is of another
+    choice of sentences than ours.
     """
 
     name: str  #: as in claim M10
