@@ -53,8 +53,8 @@ def tilewise(function: Callable[..., Tensor], dtype: torch.dtype, matrix: Tensor
     return result
 
 
-def blocks(matrix: Tensor) -> tuple[Tensor, ...]:
-    """Return ``matrix`` (g, n) cut into runs of whole rows, of some 2^17 numbers where the rows are short.
+def blocks(matrix: Tensor, size: int = TILE) -> tuple[Tensor, ...]:
+    """Return ``matrix`` (g, n) cut into runs of whole rows, of some ``size`` numbers where the rows are short.
 
     For what depends on a whole row. No block is one row of several: PyTorch may sum that in another order.
 
@@ -63,4 +63,4 @@ def blocks(matrix: Tensor) -> tuple[Tensor, ...]:
     """
     if matrix.device.type != "cpu":
         return (matrix,)
-    return matrix.tensor_split(max(1, min(matrix.numel() // TILE, len(matrix) // 2)))
+    return matrix.tensor_split(max(1, min(matrix.numel() // size, len(matrix) // 2)))

@@ -16,6 +16,8 @@ from fewbits.quantizers.quantizer import Quantizer
 
 MOST_BITS = 4
 
+_BLOCK = 2**19  #: numbers solved at once: fewer cost more calls than the cache saves
+
 
 class Solver(Enum):
     """How signs and coefficients are found; each starts with what the one before it does."""
@@ -68,7 +70,7 @@ class BinaryCodes(Quantizer):
         if not rows.numel():
             tables = {"coefficients": rows.new_zeros(len(rows), self.bits)}
             return Codes(rows.to(grid.dtype).reshape(shape), grid, tables, len(rows), Scheme.PLANES, rows.dtype)
-        found, known = zip(*map(self._solved, blocks(rows)), strict=True)
+        found, known = zip(*map(self._solved, blocks(rows, _BLOCK)), strict=True)
         codes, coefficients = torch.cat(found), torch.cat(known)
         if not coefficients.abs().sum(1).isfinite().all():
             raise FewbitsError(f"a sum of coefficients overflows {rows.dtype}: the weights are too large.")
@@ -114,9 +116,22 @@ def _least_squares(rows: Tensor, codes: Tensor, bits: int) -> Tensor:
                 gram[g, i, j] -= 2 * (positive ^ codes[g, n] >> j & 1).sum(1)
         towards[:, i] = 2 * wide.sum(1) - total
         gram[:, :i, i] = gram[:, i, :i]
-    # The smallest eigenvalue that is not 0 is some 1 / (k n) of the largest, k n < 10^10; the others are of 10^-15.
-    solution: Tensor = torch.linalg.pinv(gram, rtol=1e-11, hermitian=True) @ towards[..., None]
-    return solution.squeeze(-1).to(rows.dtype)
+    return _smallest_solution(gram, towards[..., None]).squeeze(-1).to(rows.dtype)
+
+
+def _smallest_solution(gram: Tensor, towards: Tensor) -> Tensor:
+    """Return the x of least norm with ``gram`` x = ``towards``, for BᵀB of at most 4 columns of signs.
+
+    A column that depends on no others has a squared distance of at least 1 from what they span: 4 independent rows of
+    signs alone have a determinant of at least 8, and that of three of their columns squared is at most 64.
+    """
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    dependent = (failed > 0) | (factor.diagonal(dim1=1, dim2=2).amin(1) < 0.5)
+    solution = torch.cholesky_solve(towards, factor)
+    if dependent.any():
+        # The smallest eigenvalue that is not 0 is some 1 / (k n) of the largest, k n < 10^10; the others are of 10^-15.
+        solution[dependent] = torch.linalg.pinv(gram[dependent], rtol=1e-11, hermitian=True) @ towards[dependent]
+    return solution
 
 
 def _decoded(codes: Tensor, coefficients: Tensor) -> Tensor:
@@ -128,8 +143,8 @@ def _decoded(codes: Tensor, coefficients: Tensor) -> Tensor:
 
 def _assigned(rows: Tensor, coefficients: Tensor) -> Tensor:
     """Return the code of the nearest sum of each weight."""
-    groups, bits = coefficients.shape
-    every = torch.arange(2**bits, dtype=torch.uint8, device=rows.device).repeat(groups, 1)
+    bits = coefficients.shape[1]
+    every = torch.arange(2**bits, dtype=torch.uint8, device=rows.device).expand(len(rows), -1)
     levels, order = _decoded(every, coefficients).sort(dim=1, stable=True)
     return tilewise(_codes_between, torch.uint8, rows, boundaries(levels), order.to(rows.dtype))
 
