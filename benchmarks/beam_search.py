@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import transformers
+from marian import as_marian
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,7 +36,6 @@ from fewbits.evaluation.search import Beam, Hypothesis
 from fewbits.evaluation.timing import take_turns
 from fewbits.experiments.transformer_translation.decoding import hypotheses, max_shift
 from fewbits.models import ConvSeq2Seq, Sharing, Transformer, padded
-from fewbits.models.transformer import sinusoids
 from fewbits.study.run import processor
 
 PAD, EOS, WORDS = 0, 1, 6_000
@@ -44,11 +44,6 @@ SIZE, LAYERS, HEADS, WIDE = 128, 4, 4, 256
 LENGTHS = (9, 11, 12, 13, 14, 15, 16, 18, 20, 25)
 SENTENCES, ROWS, BEAM, LENGTH = 200, 100, 5, 17
 SIDE = 1_024  #: of the product that gives the rate
-NAMES = {
-    "self_attn": "self_attention", "self_attn_layer_norm": "self_norm", "encoder_attn": "cross_attention",
-    "encoder_attn_layer_norm": "cross_norm", "fc1": "widen", "fc2": "narrow", "final_layer_norm": "feed_forward_norm",
-    "q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output",
-}  # fmt: skip
 
 
 def transformer() -> Transformer:
@@ -73,29 +68,6 @@ def convs2s() -> ConvSeq2Seq:
 def without_padding(model: Transformer | ConvSeq2Seq) -> None:
     """Forbid the word that `generate` takes for padding."""
     model.classifier.get_submodule("output").bias[PAD] = -torch.inf  # type: ignore[index, operator]
-
-
-def marian(ours: Transformer) -> Any:
-    """Hugging Face's model with our weights."""
-    sides = ("encoder", "decoder")
-    layers = {f"{side}_layers": LAYERS for side in sides} | {f"{side}_attention_heads": HEADS for side in sides}
-    config = transformers.MarianConfig(
-        vocab_size=WORDS, d_model=SIZE, encoder_ffn_dim=WIDE, decoder_ffn_dim=WIDE, activation_function="relu",
-        scale_embedding=True, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=PAD,
-        forced_eos_token_id=None, max_position_embeddings=64, **layers,
-    )  # fmt: skip
-    model = transformers.MarianMTModel(config).eval()
-    own = ours.state_dict()
-    weights = {"final_logits_bias": own["classifier.output.bias"][None]}
-    for name, tensor in model.state_dict().items():
-        parts = name.removeprefix("model.").split(".")
-        if parts[1:2] == ["layers"]:
-            weights[name] = own[".".join(NAMES.get(part, part) for part in parts)]
-        elif name != "final_logits_bias":
-            positions = sinusoids(torch.arange(len(tensor)), SIZE)
-            weights[name] = positions if "positions" in name else own["classifier.output.weight"]
-    model.load_state_dict(weights)
-    return model
 
 
 def sentences() -> list[Tensor]:
@@ -152,7 +124,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     transformers.logging.set_verbosity_error()
     ours, convolutional, sources = transformer(), convs2s(), sentences()
-    copied, b0, square = marian(ours), max_shift(ours.classifier, Constant(0.0)), torch.randn(SIDE, SIDE)  # type: ignore[arg-type]
+    copied, b0, square = as_marian(ours, 64), max_shift(ours.classifier, Constant(0.0)), torch.randn(SIDE, SIDE)  # type: ignore[arg-type]
     found = compared(ours, copied, sources)
     forms: dict[str, Callable[[], object]] = {
         "Hugging Face generate": functools.partial(generated, copied, sources),

@@ -9,21 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from marian import as_marian
 from torch import Tensor, nn
 
 from fewbits.classifiers import Constant, MaxShift, MaxShiftProcessor, Shift, Softmax, TopBit, TopMargin
 from fewbits.evaluation.search import Beam, Hypothesis, Stop, beam_search, greedy
 from fewbits.models import Sharing, Transformer, padded
-from fewbits.models.transformer import sinusoids
-
-transformers = pytest.importorskip("transformers")
 
 PAD, EOS, WORDS, LONGEST = 0, 1, 13, 12
-NAMES = {
-    "self_attn": "self_attention", "self_attn_layer_norm": "self_norm", "encoder_attn": "cross_attention",
-    "encoder_attn_layer_norm": "cross_norm", "fc1": "widen", "fc2": "narrow", "final_layer_norm": "feed_forward_norm",
-    "q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output",
-}  # fmt: skip
 
 
 def drawn(seed: int, number: int) -> tuple[Tensor, Tensor]:
@@ -55,24 +49,7 @@ def ours() -> Transformer:
 @pytest.fixture(scope="module")
 def marian(ours: Transformer) -> Any:
     """Hugging Face's model with our weights."""
-    layers = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
-    config = transformers.MarianConfig(
-        vocab_size=WORDS, d_model=16, encoder_ffn_dim=24, decoder_ffn_dim=24, activation_function="relu",
-        scale_embedding=True, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=PAD,
-        forced_eos_token_id=None, max_position_embeddings=40, **layers,
-    )  # fmt: skip
-    model = transformers.MarianMTModel(config).eval()
-    own = ours.state_dict()
-    weights = {"final_logits_bias": own["classifier.output.bias"][None]}
-    for name, tensor in model.state_dict().items():
-        parts = name.removeprefix("model.").split(".")
-        if parts[1:2] == ["layers"]:
-            weights[name] = own[".".join(NAMES.get(part, part) for part in parts)]
-        elif name != "final_logits_bias":
-            positions = sinusoids(torch.arange(len(tensor)), 16)
-            weights[name] = positions if "positions" in name else own["classifier.output.weight"]
-    model.load_state_dict(weights)
-    return model
+    return as_marian(ours, 40)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -163,6 +163,9 @@ class LabelledImages(Entry):
     images: dict[Split, int]  #: the training images come first, validation's among them; then those of the test
 
 
+_Entry = TypeVar("_Entry", bound=Entry)
+
+
 def _kind(value: Any) -> str:
     return next((kind for field, kind in _FIELDS.items() if isinstance(value, dict) and field in value), "running")
 
@@ -218,10 +221,7 @@ def running_text(name: str) -> RunningText:
     Raises:
         FewbitsError: If there is no such data set, or it is of another kind.
     """
-    found = entry(name)
-    if isinstance(found, RunningText):
-        return found
-    raise _other_kind(name, found, "Running text is", RunningText)
+    return _of_kind(name, RunningText, "Running text is")
 
 
 def parallel_text(name: str) -> ParallelText:
@@ -230,10 +230,7 @@ def parallel_text(name: str) -> ParallelText:
     Raises:
         FewbitsError: If there is no such data set, or it is of another kind.
     """
-    found = entry(name)
-    if isinstance(found, ParallelText):
-        return found
-    raise _other_kind(name, found, "Parallel text is", ParallelText)
+    return _of_kind(name, ParallelText, "Parallel text is")
 
 
 def sentence_files(name: str) -> SentenceFiles:
@@ -242,10 +239,7 @@ def sentence_files(name: str) -> SentenceFiles:
     Raises:
         FewbitsError: If there is no such data set, or it is of another kind.
     """
-    found = entry(name)
-    if isinstance(found, SentenceFiles):
-        return found
-    raise _other_kind(name, found, "Sentences as they were written are", SentenceFiles)
+    return _of_kind(name, SentenceFiles, "Sentences as they were written are")
 
 
 def labelled_images(name: str) -> LabelledImages:
@@ -254,13 +248,13 @@ def labelled_images(name: str) -> LabelledImages:
     Raises:
         FewbitsError: If there is no such data set, or it is of another kind.
     """
+    return _of_kind(name, LabelledImages, "Images are")
+
+
+def _of_kind(name: str, kind: type[_Entry], asked: str) -> _Entry:
     found = entry(name)
-    if isinstance(found, LabelledImages):
+    if isinstance(found, kind):
         return found
-    raise _other_kind(name, found, "Images are", LabelledImages)
-
-
-def _other_kind(name: str, found: Entry, asked: str, kind: type[Entry]) -> FewbitsError:
     is_a, read = {
         RunningText: ("is running text, without translations", "load_corpus"),
         ParallelText: ("is made of sentence pairs", "load_pairs"),
@@ -268,4 +262,4 @@ def _other_kind(name: str, found: Entry, asked: str, kind: type[Entry]) -> Fewbi
         LabelledImages: ("holds images", "load_images"),
     }[type(found)]
     known = ", ".join(key for key, registered in entries().items() if isinstance(registered, kind)) or "none"
-    return FewbitsError(f"the data set {name!r} {is_a}. Read it with `{read}({name!r})`. {asked} in: {known}.")
+    raise FewbitsError(f"the data set {name!r} {is_a}. Read it with `{read}({name!r})`. {asked} in: {known}.")

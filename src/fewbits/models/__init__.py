@@ -7,6 +7,7 @@ from fewbits.models.language_model import LanguageModel, recurrent_language_mode
 from fewbits.models.recurrent import Cell, RecurrentBody
 from fewbits.models.seq2seq import Seq2Seq, padded
 from fewbits.models.transformer import Sharing, Transformer
+from fewbits.models.translator import Translator
 
 __all__ = [
     "Cell",
@@ -18,6 +19,7 @@ __all__ = [
     "Seq2Seq",
     "Sharing",
     "Transformer",
+    "Translator",
     "padded",
     "recurrent_language_model",
 ]

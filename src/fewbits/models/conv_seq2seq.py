@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from fewbits.classifiers.classifier import Classifier
 from fewbits.errors import FewbitsError
-from fewbits.models.seq2seq import PADDING
+from fewbits.models.translator import Translator, words_of
 
 Convolutions = Sequence[tuple[int, int]]  # channels and kernel width of each layer
 
@@ -137,7 +137,7 @@ class Side(nn.Module):
         return embedded
 
 
-class ConvSeq2Seq(nn.Module):
+class ConvSeq2Seq(Translator[DecoderState]):
     """Encoder and decoder of gated convolutions, attention in each decoder layer, and a classifier.
 
     "Convolutional sequence to sequence learning", Gehring et al. 2017, as fairseq builds it (``fconv``). Every matrix
@@ -146,9 +146,8 @@ class ConvSeq2Seq(nn.Module):
     N(0, (1 − p) / inputs), biases as 0, embeddings as N(0, 0.01); the classifier as it is. The gradient of the encoder
     is divided by twice the number of attentions that read it.
 
-    The classifier's hidden size is the width of the linear map before the output matrix. Sentences are rows of int64
-    word numbers that end in <eos> and are padded with ``PADDING``; what the padding is does not change a number beyond
-    rounding.
+    The classifier's hidden size is the width of the linear map before the output matrix. What the padding is does not
+    change a number beyond rounding.
 
     >>> from fewbits.classifiers import Softmax
     >>> model = ConvSeq2Seq(9, Softmax(hidden_size=4, vocabulary_size=7), sos=0, eos=1, embedding_size=6)
@@ -185,13 +184,12 @@ class ConvSeq2Seq(nn.Module):
         Raises:
             FewbitsError: If a side has no layers, or a layer no channels or a kernel of no width.
         """
-        super().__init__()
+        super().__init__(sos, eos)
         if not encoder or not decoder or min(min(layer) for layer in (*encoder, *decoder)) < 1:
             raise FewbitsError(
                 f"an encoder of {list(encoder)} and a decoder of {list(decoder)} do not translate; each has one layer "
                 "(channels, kernel) or more, with numbers of 1 or more."
             )
-        self.sos, self.eos = sos, eos
         shape = (max_length, dropout)
         layers = [EncoderLayer(inputs, *layer, dropout) for inputs, layer in _inputs(encoder)]
         self.encoder = Side(source_size, embedding_size, layers, _ends(encoder), embedding_size, *shape)
@@ -213,9 +211,7 @@ class ConvSeq2Seq(nn.Module):
         Raises:
             FewbitsError: If there is no sentence, one has no words, or one has more than ``max_length``.
         """
-        words = source != PADDING
-        if not len(source) or not words.any(1).all():
-            raise FewbitsError("a batch needs one or more sentences, each with at least the word that ends it.")
+        words = words_of(source)
         embedded = self.encoder.embedded(source.clamp_min(0), 0)
         x = self.encoder.widen(embedded)
         for layer in self.encoder.layers:
@@ -227,26 +223,10 @@ class ConvSeq2Seq(nn.Module):
         before = tuple(keys.new_zeros(len(source), *kept) for kept in self.kept)
         return DecoderState(before, memory, 0)
 
-    def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Return what the classifier reads to predict the word after ``words`` (rows,), (rows, H), and the state."""
-        hidden, state = self._read(words[:, None], state)
-        return hidden[:, 0], state
-
     def reorder(self, state: DecoderState, rows: Tensor) -> DecoderState:
         """Return the state of the given rows, in their order; a row may come several times."""
         memory = Memory(*(part.index_select(0, rows) for part in state.memory))
         return DecoderState(tuple(part.index_select(0, rows) for part in state.before), memory, state.read)
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the hidden states (batch, words, H) that predict each word of ``target`` from the words before it."""
-        first = target.new_full((len(target), 1), self.sos)
-        before = torch.cat([first, target[:, :-1].clamp_min(0)], dim=1)
-        return self._read(before, self.start(source))[0]
-
-    def loss(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the classifier's loss, averaged over the words of ``target``."""
-        words = target != PADDING
-        return self.classifier.loss(self(source, target)[words], target[words])
 
     def _read(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read ``words`` (rows, length) after those of ``state``; return (rows, length, H) and the state."""

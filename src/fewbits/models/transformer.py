@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewbits.classifiers.classifier import Classifier
 from fewbits.errors import FewbitsError
-from fewbits.models.seq2seq import PADDING
+from fewbits.models.translator import Translator, words_of
 
 
 class Sharing(StrEnum):
@@ -132,14 +132,13 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(layers)
 
 
-class Transformer(nn.Module):
+class Transformer(Translator[DecoderState]):
     """Encoder and decoder of attention layers, and a classifier over the words of the target language.
 
     "Attention is all you need", Vaswani et al. 2017, as fairseq builds it: layers are normalised after each sum,
     embeddings are multiplied by √d, positions are `sinusoids`. d is the classifier's hidden size. Matrices start as
-    Glorot and Bengio's uniform (queries, keys and values at √½ of it), embeddings as N(0, 1/d). Sentences are rows of
-    int64 word numbers that end in <eos> and are padded with ``PADDING``; what the padding is does not change a number
-    beyond rounding.
+    Glorot and Bengio's uniform (queries, keys and values at √½ of it), embeddings as N(0, 1/d). What the padding is
+    does not change a number beyond rounding.
 
     >>> from fewbits.classifiers import Softmax
     >>> model = Transformer(9, Softmax(hidden_size=8, vocabulary_size=7), sos=0, eos=1, heads=2)
@@ -181,7 +180,7 @@ class Transformer(nn.Module):
             FewbitsError: If d is odd or below 4 or not a multiple of the heads, or vocabularies that shall share a
                 matrix differ in size.
         """
-        super().__init__()
+        super().__init__(sos, eos)
         size, target_size = classifier.hidden_size, classifier.vocabulary_size
         if size % 2 or size < 4 or size % heads:
             raise FewbitsError(f"d is {size} with {heads} heads; it must be even, 4 or more, and a multiple of heads.")
@@ -190,7 +189,7 @@ class Transformer(nn.Module):
                 f"a vocabulary of {source_size:,} and one of {target_size:,} words cannot share one matrix; "
                 "build one vocabulary for both languages, or share less."
             )
-        self.sos, self.eos, self.first_position = sos, eos, first_position
+        self.first_position = first_position
         shape = (size, heads, feed_forward, dropout)
         self.encoder = Stack(source_size, size, [EncoderLayer(*shape) for _ in range(encoder_layers)], dropout)
         self.decoder = Stack(target_size, size, [DecoderLayer(*shape) for _ in range(decoder_layers)], dropout)
@@ -208,9 +207,7 @@ class Transformer(nn.Module):
         Raises:
             FewbitsError: If there is no sentence, or one has no words.
         """
-        words = source != PADDING
-        if not len(source) or not words.any(1).all():
-            raise FewbitsError("a batch needs one or more sentences, each with at least the word that ends it.")
+        words = words_of(source)
         visible = words[:, None, None]
         x = self._embedded(self.encoder, source.clamp_min(0), 0)
         for layer in self.encoder.layers:
@@ -219,32 +216,17 @@ class Transformer(nn.Module):
         empty = memory[0].keys.new_empty(len(source), memory[0].keys.shape[1], 0, memory[0].keys.shape[3])
         return DecoderState(tuple(KeysValues(empty, empty) for _ in memory), memory, visible, len(source))
 
-    def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Return what the classifier reads to predict the word after ``words`` (rows,), (rows, d), and the state."""
-        hidden, state = self._read(words[:, None], state)
-        return hidden[:, 0], state
-
     def reorder(self, state: DecoderState, rows: Tensor) -> DecoderState:
         """Return the state of the given rows, in their order; a row may come several times."""
-        sentences, counts = torch.unique_consecutive(rows // (state.rows // len(state.visible)), return_counts=True)
-        if not (counts == counts[0]).all():
-            sentences = rows // (state.rows // len(state.visible))
+        sentence = rows // (state.rows // len(state.visible))
+        kept, counts = sentence.unique_consecutive(return_counts=True)
+        if not (counts == counts[0]).all():  # then each row has a memory of its own
+            kept = sentence
         own = tuple(KeysValues(*(part.index_select(0, rows) for part in layer)) for layer in state.own)
-        if len(sentences) == len(state.visible) and (sentences[1:] > sentences[:-1]).all():
+        if torch.equal(kept, torch.arange(len(state.visible), device=rows.device)):
             return DecoderState(own, state.memory, state.visible, len(rows))
-        memory = tuple(KeysValues(*(part.index_select(0, sentences) for part in layer)) for layer in state.memory)
-        return DecoderState(own, memory, state.visible[sentences], len(rows))
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the hidden states (batch, words, d) that predict each word of ``target`` from the words before it."""
-        first = target.new_full((len(target), 1), self.sos)
-        before = torch.cat([first, target[:, :-1].clamp_min(0)], dim=1)
-        return self._read(before, self.start(source))[0]
-
-    def loss(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the classifier's loss, averaged over the words of ``target``."""
-        words = target != PADDING
-        return self.classifier.loss(self(source, target)[words], target[words])
+        memory = tuple(KeysValues(*(part.index_select(0, kept) for part in layer)) for layer in state.memory)
+        return DecoderState(own, memory, state.visible[kept], len(rows))
 
     def _read(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read ``words`` (rows, length), the first ones or one more; return (rows, length, d) and the state."""

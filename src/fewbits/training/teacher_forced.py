@@ -1,28 +1,16 @@
 """Translation as a task for models that read all words of a translation at once."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fewbits.classifiers.classifier import Classifier
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.perplexity import evaluating
 from fewbits.models.seq2seq import PADDING, padded
+from fewbits.models.translator import Translator
 from fewbits.training.translation import Pair
-
-
-class Translator(Protocol):
-    """A model of translation; ``fewbits.models.Transformer`` and ``fewbits.models.ConvSeq2Seq`` are two."""
-
-    classifier: Classifier
-
-    def __call__(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the hidden states (batch, words, H) that predict each word of ``target`` from the words before it."""
-
-    def loss(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the classifier's loss, averaged over the words of ``target``."""
 
 
 class TeacherForced:
@@ -33,11 +21,13 @@ class TeacherForced:
     has always the same number of them. Random numbers come from torch's generator.
     """
 
-    def __init__(self, model: nn.Module, train: Sequence[Pair], valid: Sequence[Pair], *, words: int = 4096) -> None:
+    def __init__(
+        self, model: Translator[Any], train: Sequence[Pair], valid: Sequence[Pair], *, words: int = 4096
+    ) -> None:
         """Prepare.
 
         Args:
-            model: a `Translator`.
+            model: what is trained.
             train: the pairs to learn.
             valid: the pairs to validate on.
             words: most words a side of a batch.
@@ -59,7 +49,7 @@ class TeacherForced:
         if step == 0:
             batches = _cut(_sorted(self.train, torch.randperm(len(self.train))), self.train, self.words)
             self.batches = [batches[number] for number in torch.randperm(len(batches)).tolist()]
-        return self.model.loss(*self._tensors(self.train, self.batches[step]))  # type: ignore[operator,no-any-return]
+        return self.model.loss(*self._tensors(self.train, self.batches[step]))
 
     def validate(self) -> float:
         """Return the mean −log p of a word of the validation pairs, in nats, without label smoothing."""
@@ -69,7 +59,7 @@ class TeacherForced:
                 source, target = self._tensors(self.valid, numbers)
                 counted = target != PADDING
                 hidden = self.model(source, target)[counted]
-                total += self.model.classifier.nll(hidden, target[counted]).sum().item()  # type: ignore[operator,union-attr]
+                total += self.model.classifier.nll(hidden, target[counted]).sum().item()
                 words += counted.sum().item()
         return total / words
 
