@@ -33,7 +33,7 @@ class Retraining(Configuration):
     weight_bits: int = Field(ge=1, le=4)
     state_bits: int = Field(ge=1, le=4)
     training: Training = Training(
-        learning_rate=2.0, schedule=Schedule.CALENDAR, constant_epochs=1, decay=4.0, epochs=2, quantized_limit=1.0
+        learning_rate=2.0, schedule=Schedule.INVERSE_ROOT, warmup_steps=100, epochs=1, quantized_limit=1.0
     )
 
     @property
