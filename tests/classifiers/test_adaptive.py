@@ -185,3 +185,23 @@ def test_hidden_states_that_are_not_finite_give_nan(classifier, hidden, target):
 def test_targets_outside_the_vocabulary_are_refused(classifier, word):
     with pytest.raises(FewbitsError, match="from 0 to 10"):
         classifier.loss(torch.zeros(1, HIDDEN), torch.tensor([word]))
+
+
+def test_tied_vectors_are_the_rows_that_score_each_word():
+    torch.manual_seed(0)
+    tied = AdaptiveSoftmax(4, torch.tensor([3.0, 9, 1, 7, 2, 8]), cutoffs=[2, 4], divisor=1)
+    tables = [tied.layer.head.weight[:2], *(tail[1].weight for tail in tied.layer.tail)]
+    by_slot = torch.cat(tables)
+    words = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    found = tied.embedded(words)
+    assert torch.equal(found, by_slot[tied.order.slots(words)])
+    weights = torch.randn(found.shape)
+    (found * weights).sum().backward()
+    wanted = torch.zeros_like(by_slot).index_put_((tied.order.slots(words).flatten(),), weights.flatten(0, 1))
+    got = [tied.layer.head.weight.grad[:2], *(tail[1].weight.grad for tail in tied.layer.tail)]
+    torch.testing.assert_close(torch.cat(got), wanted)
+
+
+def test_narrow_tails_are_not_tied():
+    with pytest.raises(FewbitsError, match="divisor=1"):
+        AdaptiveSoftmax(8, torch.tensor([3.0, 2, 1]), cutoffs=[1]).embedded(torch.tensor([0]))

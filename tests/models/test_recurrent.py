@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewbits.errors import FewbitsError
 from fewbits.models import Cell, RecurrentBody
+from fewbits.quantizers import BinaryCodes
 
 VOCABULARY, EMBEDDING, HIDDEN, LAYERS = 11, 4, 6, 2
 WORDS = torch.randint(VOCABULARY, (7, 3), generator=torch.Generator().manual_seed(0))
@@ -90,3 +92,20 @@ def test_weights_start_uniform_in_their_range(cell, initial_range, limit):
         assert 0.95 * bound < weights.abs().max() <= bound
         assert weights.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
         assert abs(weights.mean().item()) < 0.1 * bound + bound / math.sqrt(weights.numel())
+
+
+def test_a_projection_is_that_of_torch_and_narrows_what_is_returned():
+    torch.manual_seed(0)
+    body = RecurrentBody(9, 4, 6, 2, projection=3)
+    words = torch.randint(9, (5, 2))
+    hidden, (h, c) = body(words)
+    assert (hidden.shape, h.shape, c.shape) == ((5, 2, 3), (2, 2, 3), (2, 2, 6))
+    plain = nn.LSTM(4, 6, 2, proj_size=3)
+    plain.load_state_dict(body.rnn.state_dict())
+    torch.testing.assert_close(hidden, plain(body.embedding(words))[0])
+
+
+@pytest.mark.parametrize("settings", [{"cell": Cell.GRU}, {"activations": BinaryCodes(2)}])
+def test_a_projection_where_there_is_none_is_refused(settings):
+    with pytest.raises(FewbitsError, match="goes with an LSTM"):
+        RecurrentBody(9, 4, 6, 1, projection=3, **settings)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.classifiers.classifier import Classifier
@@ -83,6 +84,26 @@ class AdaptiveSoftmax(Classifier):
         with torch.autocast(hidden.device.type, enabled=False):
             output: Tensor = self.layer(self._rows(hidden), self.order.slots(target.reshape(-1))).output
             return -output.view_as(target)
+
+    def embedded(self, words: Tensor) -> Tensor:
+        """Return the row of the output matrices for each word, (…, H): input vectors that are tied to the output.
+
+        Raises:
+            FewbitsError: If a tail is narrower than H: the divisor has to be 1.
+        """
+        layer = self.layer
+        tails = (tail.get_parameter("1.weight") for tail in layer.tail)
+        tables = [layer.head.weight[: layer.shortlist_size], *tails]
+        if any(table.shape[1] != self.hidden_size for table in tables):
+            raise FewbitsError(
+                "words of a narrower tail have no vector of H numbers; build with divisor=1 to tie them."
+            )
+        slots = self.order.slots(words)
+        embedded = words.new_zeros(*words.shape, self.hidden_size, dtype=tables[0].dtype)
+        for first, table in zip((0, *layer.cutoffs), tables, strict=False):
+            within = (slots >= first) & (slots < first + len(table))
+            embedded = embedded + F.embedding((slots - first).clamp(0, len(table) - 1), table) * within[..., None]
+        return embedded
 
     def _rows(self, hidden: Tensor) -> Tensor:
         return at_least_float32(hidden.reshape(-1, self.hidden_size))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewbits.errors import FewbitsError
 from fewbits.quantizers.quantizer import Quantizer
 
 State = Tensor | tuple[Tensor, Tensor]  # (layers, batch, hidden), twice for an LSTM
@@ -24,7 +25,11 @@ class RecurrentBody(nn.Module):
     Embedding weights start uniform in ±0.1; recurrent weights and biases uniform in ±1/√hidden, or ±``initial_range``.
     ``activations`` quantizes each hidden state h_t when it is made: what the next step, the next layer and the output
     read is the quantized one, as in Xu et al. (2018). Then the steps are computed one by one instead of by PyTorch's
-    fused module; the cell state c_t stays float.
+    fused module; the cell state c_t stays float. With ``projection`` the hidden state of an LSTM is P h_t, of that
+    many numbers (Sak et al. 2014), and so is what the body returns.
+
+    Raises:
+        FewbitsError: If a GRU, or one with quantized hidden states, is to have a projection.
     """
 
     def __init__(
@@ -37,14 +42,19 @@ class RecurrentBody(nn.Module):
         dropout: float = 0.0,
         initial_range: float | None = None,
         activations: Quantizer | None = None,
+        projection: int = 0,
     ) -> None:
         super().__init__()
+        if projection and (cell is not Cell.LSTM or activations is not None):
+            raise FewbitsError("a projection goes with an LSTM whose hidden states are float; leave one of them out.")
         self.hidden_size = hidden_size
         self.activations = activations
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.drop = nn.Dropout(dropout)
         make = nn.LSTM if cell is Cell.LSTM else nn.GRU
-        self.rnn = make(embedding_size, hidden_size, layers, dropout=dropout if layers > 1 else 0.0)
+        between = dropout if layers > 1 else 0.0
+        narrowed = {"proj_size": projection} if projection else {}
+        self.rnn = make(embedding_size, hidden_size, layers, dropout=between, **narrowed)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         if initial_range is not None:
             for parameter in self.rnn.parameters():

@@ -52,6 +52,7 @@ EXPERIMENTS = (
     "retraining",
     "transformer_translation",
     "beam_normaliser",
+    "click_ratio",
 )
 
 DEVICES = ("auto", "cpu", "cuda")  #: what can be asked for

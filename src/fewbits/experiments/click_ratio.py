@@ -1,0 +1,303 @@
+"""Click ratio of recurrent language models with float, ternary and binary matrices (claims S10, S11, S12, S16)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from fewbits.classifiers import AdaptiveSoftmax, Classifier, Softmax
+from fewbits.data import Corpus, Vocabulary, data_hashes, load_corpus
+from fewbits.evaluation.click_ratio import SUGGESTIONS, Clicks, Keyboard, clicks
+from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
+from fewbits.experiments.choice import check_arms, check_counts, scaled
+from fewbits.models import Cell, LanguageModel, RecurrentBody
+from fewbits.quantize import quantize
+from fewbits.quantizers import PerRow, Uniform, parse
+from fewbits.study.profiles import Profile
+from fewbits.study.run import Computed, Configuration, Context
+from fewbits.training.language_modelling import LanguageModelling
+from fewbits.training.settings import Optimizer, Schedule, Training
+from fewbits.training.stretches import Stretches
+
+RECURRENT = ("rnn.weight_ih_*", "rnn.weight_hh_*")  #: what the document quantizes
+
+#: The quantizer of each arm's recurrent matrices.
+ARMS: dict[str, str | None] = {"float": None, "twn": "TWN(PerGate({gates}))", "binary": "Binary()"}
+
+#: The document's four models are pictures. These four are ours, in the order of what they change.
+MODELS: dict[int, dict[str, Any]] = {
+    1: {"layers": 1},
+    2: {"layers": 2},
+    3: {"layers": 1, "hidden_size": 400, "tied": True},
+    4: {"layers": 2, "hidden_size": 400, "projection": 200, "dropout": 0.2},
+}
+
+CUTOFFS = (2_000, 10_000)  #: of the output layer; those below the vocabulary's size count
+BANDS = (100, 1_000, 10_000)  #: ends of the bands of words by frequency; the last band is open
+RANKS = (SUGGESTIONS, 10, 100, 1_000, 10_000)  #: ends of the bands of the true word's place; the last band is open
+
+
+class Output(StrEnum):
+    """The output layer."""
+
+    ADAPTIVE = "adaptive"
+    FULL = "full"
+
+
+class ClickRatio(Configuration):
+    """One training on a fixed number of words, and what could be clicked after each part of it."""
+
+    experiment: ClassVar[str] = "click_ratio"
+    version: ClassVar[int] = 1
+    keeps_weights: ClassVar[bool] = True
+
+    model: int = Field(1, ge=1, le=4)  #: number in :data:`MODELS`, for the name
+    arm: str  #: which weights are quantized, in a word
+    weights: dict[str, str] = Field({})  #: quantizer of each pattern of parameter names
+    corpus: str = "polish"
+    vocabulary_size: int = Field(10_000, ge=3)
+    evaluation_tokens: int | None = 60_000  #: of validation and of test text
+    cell: Cell = Cell.LSTM
+    hidden_size: int = Field(200, ge=1)  #: and that of the embeddings where there is no projection
+    layers: int = Field(1, ge=1)
+    projection: int = Field(0, ge=0)  #: numbers of a projected hidden state, and of the embeddings; 0 is none
+    tied: bool = False  #: whether embeddings are the rows of the output layer
+    output: Output = Output.ADAPTIVE
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_size: int = Field(32, ge=1)
+    length: int = Field(35, ge=1)  #: words a window of truncated backpropagation
+    visits: int = Field(4_000_000, ge=1)  #: words that are read in training
+    training: Training = Training(
+        optimizer=Optimizer.ADAM,
+        learning_rate=4e-3,
+        schedule=Schedule.INVERSE_ROOT,
+        warmup_steps=200,
+        epochs=5,
+        clip=1.0,
+    )  #: an epoch is an equal part of the visits, after which the model is looked at
+    seed: int = 0
+
+    @field_validator("weights")
+    @classmethod
+    def _normal_form(cls, weights: dict[str, str]) -> dict[str, str]:
+        return {pattern: repr(parse(text)) for pattern, text in weights.items()}
+
+    @property
+    def name(self) -> str:
+        """Corpus, words, model, cell, output layer where it is not the usual one, arm and seed."""
+        full = "-full" if self.output is Output.FULL else ""
+        return f"{self.corpus}-{self.vocabulary_size}-{self.cell}{self.model}{full}-{self.arm}-seed{self.seed}"
+
+    def data_hashes(self) -> dict[str, str]:
+        """Return the hashes of the corpus's files."""
+        return data_hashes(self.corpus)
+
+    def compute(self, context: Context) -> Computed:
+        """Train; look at the validation text after each part, at the test text in the end."""
+        corpus = self.load()
+        keyboard = Keyboard(corpus.vocabulary.words)
+        model, task, history = self._trained(corpus, keyboard, context)
+        eos = corpus.vocabulary.eos
+        found = clicks(model, corpus.test, keyboard)
+        metrics: dict[str, Any] = {
+            "test_perplexity": perplexity(model, corpus.test, first=eos),
+            "valid_perplexity": exponential(history[-1]["valid_loss"]),
+            "unigram_test_perplexity": unigram_perplexity(corpus.train, corpus.test, len(corpus.vocabulary)),
+            "unknown": 100 * found.unknown / found.words,
+            "test_words": found.words,
+            "epochs_of_text": self.visits / len(corpus.train),
+            "train_tokens": len(corpus.train),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            **_numbers(found),
+        }
+        if not self.tied:
+            with _embeddings_in_8_bits(model):
+                narrow = clicks(model, corpus.test, keyboard)
+                metrics |= {f"embeddings_8_bits_{name}": value for name, value in _numbers(narrow).items()}
+                metrics["embeddings_8_bits_test_perplexity"] = perplexity(model, corpus.test, first=eos)
+        arrays = {name: [row[name] for row in task.seen] for name in task.seen[0]}
+        arrays["visits"] = [task.length * self.batch_size * self.length * part for part in range(1, len(task.seen) + 1)]
+        return Computed(metrics, history, arrays | _losses(found), model.state_dict())
+
+    def train(self, context: Context) -> dict[str, Tensor]:
+        """Return the weights without what is measured on the test text."""
+        corpus = self.load()
+        return self._trained(corpus, Keyboard(corpus.vocabulary.words), context)[0].state_dict()
+
+    def _trained(
+        self, corpus: Corpus, keyboard: Keyboard, context: Context
+    ) -> tuple[LanguageModel, Stretches, list[dict[str, float | int]]]:
+        model = self.build(corpus)
+
+        def look() -> dict[str, float]:
+            return _numbers(clicks(model, corpus.valid, keyboard))
+
+        words = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
+        steps = self.visits / (self.batch_size * self.length * self.training.epochs)
+        task = Stretches(words, max(1, round(steps)), look)
+        return model, task, context.trainer(task, self.training).fit()
+
+    def load(self) -> Corpus:
+        """Return the corpus with its most frequent words."""
+        return load_corpus(self.corpus, self.vocabulary_size).shortened(None, self.evaluation_tokens)
+
+    def build(self, corpus: Corpus) -> LanguageModel:
+        """Return the untrained model that ``seed`` gives."""
+        torch.manual_seed(self.seed)
+        size = len(corpus.vocabulary)
+        width = self.projection or self.hidden_size
+        body = RecurrentBody(
+            size, width, self.hidden_size, self.layers, self.cell, self.dropout, projection=self.projection
+        )
+        classifier: Classifier
+        if self.output is Output.ADAPTIVE:
+            counts = torch.bincount(corpus.train.long(), minlength=size)
+            cutoffs = [end for end in CUTOFFS if end < size] or [size // 2]
+            classifier = AdaptiveSoftmax(width, counts, cutoffs, divisor=1.0 if self.tied else 4.0)
+        else:
+            classifier = Softmax(width, size)
+        if self.tied:
+            assert isinstance(classifier, AdaptiveSoftmax)
+            body.embedding = TiedEmbedding(classifier)  # type: ignore[assignment]
+        model = LanguageModel(body, classifier)
+        if self.weights:
+            quantize(model, {pattern: parse(text) for pattern, text in self.weights.items()})
+        return model
+
+
+class TiedEmbedding(nn.Module):
+    """The output layer's vector of each word (Press and Wolf 2017; Inan et al. 2017)."""
+
+    def __init__(self, classifier: AdaptiveSoftmax) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return (…, H) for ``words`` (…)."""
+        return self.classifier.embedded(words)
+
+
+def _numbers(found: Clicks) -> dict[str, float]:
+    """Return percents: with three suggestions before a letter and after some, with one, and of keystrokes saved."""
+    ratios = {f"click_ratio_after_{typed}": found.ratio(typed=typed) for typed in (1, 2, 3)}
+    shares = {"click_ratio": found.ratio(), **ratios, "click_ratio_of_1": found.ratio(1), "savings": found.savings()}
+    return {name: 100 * share for name, share in shares.items()}
+
+
+def _losses(found: Clicks) -> dict[str, list[float]]:
+    """Return how many words of each band of frequency occur and can be clicked, and in which bands of places."""
+    frequency = torch.bucketize(found.target - Vocabulary.eos, torch.tensor(BANDS))
+    place = torch.bucketize(found.ranks[:, 0] + 1, torch.tensor(RANKS))
+    clicked = place == 0
+    return {
+        "band_words": torch.bincount(frequency, minlength=len(BANDS) + 1).tolist(),
+        "band_clicked": torch.bincount(frequency[clicked], minlength=len(BANDS) + 1).tolist(),
+        "place_words": torch.bincount(place, minlength=len(RANKS) + 1).tolist(),
+    }
+
+
+@contextmanager
+def _embeddings_in_8_bits(model: LanguageModel) -> Iterator[None]:
+    weight = model.body.get_parameter("embedding.weight")
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.copy_(Uniform(8, PerRow())(kept))
+        try:
+            yield
+        finally:
+            weight.copy_(kept)
+
+
+#: What differs from the full scale, which the field defaults hold.
+_SCALES: dict[Profile, dict[str, Any]] = {
+    Profile.SMOKE: {
+        "corpus": "news", "vocabulary_size": 500, "evaluation_tokens": 3_000, "visits": 100_000, "batch_size": 16,
+        "hidden_size": 32,
+        "training": ClickRatio.model_fields["training"].default.model_copy(
+            update={"learning_rate": 2e-2, "warmup_steps": 20, "epochs": 3}
+        ),
+    },
+    Profile.LAPTOP: {
+        "corpus": "news", "evaluation_tokens": 15_000, "visits": 300_000, "hidden_size": 100,
+        "training": ClickRatio.model_fields["training"].default.model_copy(
+            update={"learning_rate": 1e-2, "warmup_steps": 40, "epochs": 3}
+        ),
+    },
+    Profile.FULL: {},
+}  # fmt: skip
+
+#: The cells of the full grid: model, cell, output layer, vocabularies, arms, seeds; the most valuable first.
+_GRID: tuple[tuple[int, Cell, Output, tuple[int, ...], tuple[str, ...], range], ...] = (
+    (1, Cell.LSTM, Output.ADAPTIVE, (10_000, 20_000, 50_000, 100_000), ("float", "twn"), range(1)),
+    (2, Cell.LSTM, Output.ADAPTIVE, (20_000,), ("float", "twn", "binary"), range(1)),
+    (1, Cell.GRU, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
+    (1, Cell.LSTM, Output.ADAPTIVE, (10_000, 100_000), ("float", "twn"), range(1, 3)),
+    (2, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
+    (1, Cell.LSTM, Output.ADAPTIVE, (20_000, 50_000), ("float", "twn"), range(1, 3)),
+    (1, Cell.LSTM, Output.FULL, (20_000,), ("float", "twn"), range(1)),
+    (2, Cell.GRU, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
+    (3, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
+    (4, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
+    (2, Cell.LSTM, Output.ADAPTIVE, (20_000,), ("float", "twn", "binary"), range(1, 3)),
+    (2, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1, 3)),
+)
+
+_SMALL = {Profile.SMOKE: (500,), Profile.LAPTOP: (2_000, 20_000)}  #: vocabularies of the small profiles
+
+
+def runs(
+    profile: Profile,
+    *,
+    arms: list[str] | None = None,
+    seeds: int | None = None,
+    corpus: str | None = None,
+    vocabularies: list[int] | None = None,
+) -> list[ClickRatio]:
+    """Return the runs of a profile; what is None is what the profile says.
+
+    Args:
+        profile: smoke, laptop or full.
+        arms: names from :data:`ARMS`.
+        seeds: how many, counted from 0. At full, None is three for the cells of the claims and one for the others;
+            else, and with ``vocabularies``, one.
+        corpus: name of a corpus of running text.
+        vocabularies: sizes; with them, model 1 is trained on each with each arm, as the small profiles do.
+
+    Raises:
+        FewbitsError: If an arm is unknown, ``arms`` is empty, or a number is below 1.
+    """
+    check_arms(arms, ARMS)
+    check_counts(seeds=seeds, **{f"vocabularies[{place}]": size for place, size in enumerate(vocabularies or ())})
+    scale = scaled(ClickRatio, _SCALES[profile], corpus=corpus)
+    if profile is Profile.FULL and vocabularies is None:
+        grid = _GRID
+    else:
+        sizes = tuple(vocabularies or _SMALL.get(profile, (ClickRatio.model_fields["vocabulary_size"].default,)))
+        grid = ((1, Cell.LSTM, Output.ADAPTIVE, sizes, tuple(ARMS), range(seeds or 1)),)
+    return [
+        ClickRatio(
+            model=model, cell=cell, output=output, arm=arm, seed=seed,
+            **(scale | _architecture(model, scale) | {"vocabulary_size": size, "weights": _weights(arm, cell)}),
+        )
+        for model, cell, output, sizes, tried, numbers in grid
+        for seed in numbers
+        if seeds is None or seed < seeds
+        for size in sizes
+        for arm in tried
+        if arms is None or arm in arms
+    ]  # fmt: skip
+
+
+def _weights(arm: str, cell: Cell) -> dict[str, str]:
+    quantizer = ARMS[arm]
+    gates = 4 if cell is Cell.LSTM else 3
+    return {} if quantizer is None else dict.fromkeys(RECURRENT, quantizer.format(gates=gates))
+
+
+def _architecture(model: int, scale: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a model; a small profile keeps its own width."""
+    return {name: value for name, value in MODELS[model].items() if name != "hidden_size" or name not in scale}
