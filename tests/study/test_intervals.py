@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import numpy as np
@@ -89,3 +90,20 @@ def test_samples_that_are_not_finite_give_bounds_that_are_not_and_no_warning(bad
             intervals.ratio([0.0, -1.0, 2.0], [1.0, 2.0, 2.5]),
         ):
             assert not np.isfinite([ours.low, ours.high]).any()
+
+
+def test_a_rank_correlation_by_hand_and_turned_round() -> None:
+    left, right = [3.0, 1, 4, 1.5, 9, 2.6, 5], [2.0, 7, 1, 8, 2.8, 1.8, 4]
+    ranks = [[sorted(side).index(value) for value in side] for side in (left, right)]
+    rho = 1 - 6 * sum((a - b) ** 2 for a, b in zip(*ranks, strict=True)) / (7 * 48)
+    found = intervals.rank_correlation(left, right)
+    assert found.mean == pytest.approx(rho)
+    assert math.atanh(found.high) - math.atanh(rho) == pytest.approx(1.959964 * math.sqrt(1.06 / 4), rel=1e-6)
+    turned = intervals.rank_correlation(left, [-value for value in right])
+    assert (turned.mean, turned.low, turned.high) == pytest.approx((-found.mean, -found.high, -found.low))
+
+
+def test_few_or_equal_pairs_prove_nothing() -> None:
+    assert intervals.rank_correlation([1, 2, 3], [1, 2, 3]) == intervals.Estimate(pytest.approx(1), -1, 1, 3)
+    assert intervals.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]).low < 0.5
+    assert math.isnan(intervals.rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]).low)

@@ -235,3 +235,52 @@ def test_a_condition_on_an_unknown_key_is_refused() -> None:
 def test_a_metric_that_is_no_number_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(FewbitsError, match="S1 reads the metric 'perplexity'"):
         judge(claim(WITHIN), [record("a", 0, **({"value": 1} | wrong))])
+
+
+CORRELATION = {
+    "operator": "correlation", "name": "x and y", "experiment": "toy", "where": {}, "metrics": ("x", "y"),
+    "above": -0.9,
+}  # fmt: skip
+
+
+def points(*pairs: tuple[Any, Any]) -> list[Record]:
+    found = []
+    for number, (x, y) in enumerate(pairs):
+        one = record(f"arm{number}", 0, x, metric="x")
+        found.append(one.model_copy(update={"result": one.result.model_copy(update={"metrics": {"x": x, "y": y}})}))
+    return found
+
+
+RISING = [(1, 1), (2, 2), (3, 4), (4, 3), (5, 5), (6, 6)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (RISING, Verdict.REPRODUCED),
+        ([(x, -y) for x, y in RISING], Verdict.OPEN),  # -0.94 [-0.99, -0.52]
+        ([(x, -x) for x in range(60)], Verdict.NOT_REPRODUCED),
+        ([(x, -x) for x in range(4)], Verdict.OPEN),  # four pairs prove nothing
+        (RISING[:3], Verdict.OPEN),
+        (RISING[:1], Verdict.OPEN),
+        ([], Verdict.OPEN),
+        ([*RISING, (7, math.nan)], Verdict.OPEN),
+        ([(1, y) for y in range(9)], Verdict.OPEN),  # no order
+    ],
+)
+def test_correlation(pairs: list[tuple[Any, Any]], expected: Verdict) -> None:
+    assert judge(claim(CORRELATION), points(*pairs)).verdict is expected
+
+
+def test_the_seeds_of_one_configuration_are_one_sample_of_a_correlation() -> None:
+    found = [
+        one.model_copy(update={"result": one.result.model_copy(update={"config": one.result.config | {"seed": seed},
+                               "metrics": {"x": one.result.metrics["x"] + shift, "y": one.result.metrics["y"]}})})
+        for one in points(*RISING) for seed, shift in enumerate((-10, 0, 10))
+    ]  # fmt: skip
+    assert str(judge(claim(CORRELATION), found)) == str(judge(claim(CORRELATION), points(*RISING)))
+
+
+def test_a_correlation_is_shown_with_its_interval() -> None:
+    assert str(judge(claim(CORRELATION), points(*RISING))) == "x and y 0.94286 [0.53573, 0.99429], n = 6"
+    assert str(judge(claim(CORRELATION), [])) == ""

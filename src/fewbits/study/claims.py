@@ -112,7 +112,19 @@ class Difference(_Row):
     tolerance: float = Field(ge=0)
 
 
-Comparison: TypeAlias = Annotated[Within | Less | Ratio | Difference, Field(discriminator="operator")]
+class Correlation(_Row):
+    """The rank correlation of two metrics lies above a bound, over configurations with the means over their seeds."""
+
+    operator: Literal["correlation"]
+    name: str
+    experiment: str
+    where: Conditions
+    metrics: tuple[str, str]
+    above: float = Field(ge=-1, le=1)
+
+
+Sided: TypeAlias = Within | Less | Ratio | Difference  #: a comparison of sides of equal runs
+Comparison: TypeAlias = Annotated[Sided | Correlation, Field(discriminator="operator")]
 _OPERATORS = {Kind.VALUE: (Within, Difference), Kind.ORDER: (Less,), Kind.RATIO: (Ratio,)}
 
 

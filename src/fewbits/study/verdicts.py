@@ -13,6 +13,9 @@ published they are pairs, one a seed that both sides have. Then:
 * Value, difference and ratio: *reproduced* if the interval lies wholly inside the tolerance around the published number
   (or the number that the comparison itself gives), *not reproduced* if wholly outside; else *open*. The bounds belong
   to the inside: a tolerance of 0 asks for that very number.
+* Correlation: the samples are configurations that may differ in anything, each with the mean over its seeds; their
+  number takes the place of that of seeds. *Reproduced* if the interval of the rank correlation lies wholly above the
+  bound, *not reproduced* if wholly below; else *open*.
 * A row that asks for one seed says that chance plays no part, as where mismatches are counted. Then one record is
   enough, and the interval is its number itself.
 * Scale: if a record does not meet the row's scale condition (the document's corpus or model size), a comparison that
@@ -21,6 +24,7 @@ published they are pairs, one a seed that both sides have. Then:
   scale* if one is; else *reproduced*. A row without comparisons is *open*.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +33,19 @@ from typing import Any
 
 from fewbits.errors import FewbitsError
 from fewbits.study import intervals
-from fewbits.study.claims import Claim, Comparison, Conditions, Difference, Less, Published, Ratio, Selection, Within
+from fewbits.study.claims import (
+    Claim,
+    Comparison,
+    Conditions,
+    Correlation,
+    Difference,
+    Less,
+    Published,
+    Ratio,
+    Selection,
+    Sided,
+    Within,
+)
 from fewbits.study.intervals import Estimate
 from fewbits.study.records import Record
 
@@ -108,6 +124,8 @@ def judge(claim: Claim, records: Sequence[Record]) -> Judgement:
 
 
 def _find(claim: Claim, comparison: Comparison, records: Sequence[Record]) -> Finding:
+    if isinstance(comparison, Correlation):
+        return _correlated(claim, comparison, records)
     selections = [comparison.left] if isinstance(comparison, Within) else [comparison.left, comparison.right]
     chosen = [_select(claim, selection, records) for selection in selections]
     sides = tuple(_side(claim, *pair) for pair in zip(selections, chosen, strict=True))
@@ -117,12 +135,41 @@ def _find(claim: Claim, comparison: Comparison, records: Sequence[Record]) -> Fi
     if estimate is None:
         return Finding(sides, relation, None, Verdict.OPEN)
     verdict = Verdict.OPEN if estimate.n < claim.minimum_seeds else _verdict(comparison, estimate, claim.published)
-    if not all(_meets(claim, record, claim.scale) for group in chosen for record in group):
-        verdict = Verdict.REDUCED_SCALE if verdict is Verdict.REPRODUCED else Verdict.OPEN
-    return Finding(sides, relation, estimate, verdict)
+    return Finding(sides, relation, estimate, _scaled(claim, verdict, [record for group in chosen for record in group]))
 
 
-def _estimate(comparison: Comparison, sides: tuple[Side, ...]) -> Estimate | None:
+def _scaled(claim: Claim, verdict: Verdict, used: Iterable[Record]) -> Verdict:
+    """Return the verdict that remains where a record is not at the document's scale."""
+    if all(_meets(claim, record, claim.scale) for record in used):
+        return verdict
+    return Verdict.REDUCED_SCALE if verdict is Verdict.REPRODUCED else Verdict.OPEN
+
+
+def _correlated(claim: Claim, comparison: Correlation, records: Sequence[Record]) -> Finding:
+    sides = [
+        Selection(name=comparison.name, experiment=comparison.experiment, where=comparison.where, metric=metric)
+        for metric in comparison.metrics
+    ]
+    chosen = _select(claim, sides[0], records)
+    repeated: dict[str, list[Record]] = {}
+    for record in chosen:
+        one = {key: value for key, value in record.result.config.items() if key not in MAY_DIFFER}
+        repeated.setdefault(json.dumps(one, sort_keys=True), []).append(record)
+    values = [
+        [sum(_metric(claim, side, record) for record in group) / len(group) for group in repeated.values()]
+        for side in sides
+    ]
+    named = Side(comparison.name, dict(enumerate(values[0])))
+    if len(repeated) < 2:
+        return Finding((named,), "", None, Verdict.OPEN)
+    estimate = intervals.rank_correlation(*values)
+    verdict = Verdict.OPEN
+    if estimate.n >= claim.minimum_seeds:
+        verdict = _inside(estimate, comparison.above, 1.0)
+    return Finding((named,), "", estimate, _scaled(claim, verdict, chosen))
+
+
+def _estimate(comparison: Sided, sides: tuple[Side, ...]) -> Estimate | None:
     """Return the number of a comparison, ``None`` if there are no records, or no pairs, to make it of."""
     samples: list[Sequence[float]] = [side.samples for side in sides]
     if isinstance(comparison, Difference):
@@ -136,7 +183,7 @@ def _estimate(comparison: Comparison, sides: tuple[Side, ...]) -> Estimate | Non
     return intervals.difference(*samples) if isinstance(comparison, Less) else intervals.ratio(*samples)
 
 
-def _verdict(comparison: Comparison, estimate: Estimate, published: list[Published]) -> Verdict:
+def _verdict(comparison: Sided, estimate: Estimate, published: list[Published]) -> Verdict:
     values = {number.name: number.value for number in published}
     tolerance = comparison.tolerance
     if isinstance(comparison, Less):
