@@ -215,7 +215,7 @@ def _embeddings_in_8_bits(model: LanguageModel) -> Iterator[None]:
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "vocabulary_size": 500, "evaluation_tokens": 3_000, "visits": 100_000, "batch_size": 16,
+        "corpus": "news", "evaluation_tokens": 3_000, "visits": 100_000, "batch_size": 16,
         "hidden_size": 32,
         "training": ClickRatio.model_fields["training"].default.model_copy(
             update={"learning_rate": 2e-2, "warmup_steps": 20, "epochs": 3}
@@ -230,22 +230,24 @@ _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.FULL: {},
 }  # fmt: skip
 
-#: The cells of the full grid: model, cell, output layer, vocabularies, arms, seeds; the most valuable first.
-_GRID: tuple[tuple[int, Cell, Output, tuple[int, ...], tuple[str, ...], range], ...] = (
-    (1, Cell.LSTM, Output.ADAPTIVE, (10_000, 20_000, 50_000, 100_000), ("float", "twn"), range(1)),
-    (2, Cell.LSTM, Output.ADAPTIVE, (20_000,), ("float", "twn", "binary"), range(1)),
-    (1, Cell.GRU, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
-    (1, Cell.LSTM, Output.ADAPTIVE, (10_000, 100_000), ("float", "twn"), range(1, 3)),
-    (2, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
-    (1, Cell.LSTM, Output.ADAPTIVE, (20_000, 50_000), ("float", "twn"), range(1, 3)),
-    (1, Cell.GRU, Output.ADAPTIVE, (10_000,), ("float", "twn"), range(1, 3)),
-    (1, Cell.LSTM, Output.FULL, (20_000,), ("float", "twn"), range(1)),
-    (2, Cell.GRU, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
-    (3, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
-    (4, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1)),
-    (2, Cell.LSTM, Output.ADAPTIVE, (20_000,), ("float", "twn", "binary"), range(1, 3)),
-    (2, Cell.LSTM, Output.ADAPTIVE, (10_000, 50_000), ("float", "twn"), range(1, 3)),
+_FLOAT_AND_TWN = ("float", "twn")
+#: The cells of the full grid: corpus, model, cell, vocabularies, arms, seeds; the most valuable first.
+_GRID: tuple[tuple[str, int, Cell, tuple[int, ...], tuple[str, ...], range], ...] = (
+    ("polish", 1, Cell.LSTM, (10_000, 20_000, 50_000, 100_000), _FLOAT_AND_TWN, range(1)),
+    ("polish", 2, Cell.LSTM, (20_000,), tuple(ARMS), range(1)),
+    ("polish", 1, Cell.GRU, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    ("polish", 1, Cell.LSTM, (10_000, 100_000), _FLOAT_AND_TWN, range(1, 3)),
+    ("polish", 2, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    ("polish", 1, Cell.LSTM, (20_000, 50_000), _FLOAT_AND_TWN, range(1, 3)),
+    ("news", 1, Cell.LSTM, (10_000, 20_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    ("polish", 2, Cell.LSTM, (20_000,), tuple(ARMS), range(1, 3)),
+    ("polish", 2, Cell.GRU, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    ("polish", 3, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    ("polish", 4, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    ("polish", 1, Cell.GRU, (10_000,), _FLOAT_AND_TWN, range(1, 3)),
+    ("polish", 2, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1, 3)),
 )
+_FULL_OUTPUT = (1, Cell.LSTM, 20_000, 0)  #: what is trained with a full output layer as well
 
 _SMALL = {Profile.SMOKE: (500,), Profile.LAPTOP: (2_000, 20_000)}  #: vocabularies of the small profiles
 
@@ -273,24 +275,31 @@ def runs(
     """
     check_arms(arms, ARMS)
     check_counts(seeds=seeds, **{f"vocabularies[{place}]": size for place, size in enumerate(vocabularies or ())})
-    scale = scaled(ClickRatio, _SCALES[profile], corpus=corpus)
-    if profile is Profile.FULL and vocabularies is None:
+    scale = scaled(ClickRatio, _SCALES[profile])
+    full = profile is Profile.FULL and corpus is None and vocabularies is None
+    if full:
         grid = _GRID
     else:
+        text = corpus or scale.get("corpus", "polish")
         sizes = tuple(vocabularies or _SMALL.get(profile, (ClickRatio.model_fields["vocabulary_size"].default,)))
-        grid = ((1, Cell.LSTM, Output.ADAPTIVE, sizes, tuple(ARMS), range(seeds or 1)),)
-    return [
+        grid = ((text, 1, Cell.LSTM, sizes, tuple(ARMS), range(seeds or 1)),)
+    found = [
         ClickRatio(
-            model=model, cell=cell, output=output, arm=arm, seed=seed,
-            **(scale | _architecture(model, scale) | {"vocabulary_size": size, "weights": _weights(arm, cell)}),
+            model=model, cell=cell, arm=arm, seed=seed,
+            **(scale | _architecture(model, scale)
+               | {"corpus": text, "vocabulary_size": size, "weights": _weights(arm, cell)}),
         )
-        for model, cell, output, sizes, tried, numbers in grid
+        for text, model, cell, sizes, tried, numbers in grid
         for seed in numbers
         if seeds is None or seed < seeds
         for size in sizes
         for arm in tried
         if arms is None or arm in arms
     ]  # fmt: skip
+    if full:
+        alike = [run for run in found if (run.model, run.cell, run.vocabulary_size, run.seed) == _FULL_OUTPUT]
+        found += [run.model_copy(update={"output": Output.FULL}) for run in alike if run.corpus == "polish"]
+    return found
 
 
 def _weights(arm: str, cell: Cell) -> dict[str, str]:
