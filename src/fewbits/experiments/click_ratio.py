@@ -215,7 +215,7 @@ def _embeddings_in_8_bits(model: LanguageModel) -> Iterator[None]:
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "evaluation_tokens": 3_000, "visits": 100_000, "batch_size": 16,
+        "corpus": "news", "evaluation_tokens": 3_000, "visits": 80_000, "batch_size": 16,
         "hidden_size": 32,
         "training": ClickRatio.model_fields["training"].default.model_copy(
             update={"learning_rate": 2e-2, "warmup_steps": 20, "epochs": 3}
