@@ -70,6 +70,15 @@ def test_suggestions_are_the_words_that_ranks_call_clickable() -> None:
                     assert (word in keyboard.suggest(scores, word[:typed], k)) == (ranks[row, typed] < k)
 
 
+def test_ranks_in_a_narrow_type_are_exact() -> None:
+    every = (UNK, EOS, *(f"w{number}" for number in range(3_000)))
+    scores = torch.arange(3_002, 0, -1, dtype=torch.float32)[None]
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        narrow = scores.to(dtype)
+        expected = int((narrow[0, 2:] >= narrow[0, -1]).sum()) - 1
+        assert Keyboard(every).ranks(narrow, torch.tensor([3_001]))[0, 0] == expected
+
+
 class Told(nn.Module):
     """Reads nothing: the hidden state is the word before."""
 

@@ -104,6 +104,8 @@ def test_a_rank_correlation_by_hand_and_turned_round() -> None:
 
 
 def test_few_or_equal_pairs_prove_nothing() -> None:
+    alone = intervals.rank_correlation([1], [2])
+    assert (math.isnan(alone.mean), alone.low, alone.high, alone.n) == (True, -1, 1, 1)
     assert intervals.rank_correlation([1, 2, 3], [1, 2, 3]) == intervals.Estimate(pytest.approx(1), -1, 1, 3)
     assert intervals.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]).low < 0.5
     assert math.isnan(intervals.rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]).low)

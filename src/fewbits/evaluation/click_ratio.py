@@ -97,7 +97,8 @@ class Keyboard:
         own = scores.gather(1, target.to(scores.device)[:, None])
         if not own.isfinite().all():
             raise FewbitsError("the score of a word that occurs is NaN or infinite. Did training diverge?")
-        ahead = torch.ge(scores, own, out=torch.empty_like(scores)).sum(1)  # booleans would take many times as long
+        room = torch.empty_like(scores, dtype=torch.float32)  # booleans would take many times as long to add up
+        ahead = torch.ge(scores, own, out=room).sum(1)
         ahead -= (scores[:, self.never.to(scores.device)] >= own).sum(1)
         ranks = (ahead.cpu() - 1).to(torch.int32)[:, None].repeat(1, runs.shape[2])
         for rows, columns in _families(runs, self.letters[target] > 1):
@@ -179,7 +180,8 @@ def clicks(
     classifier, in parts of bounded memory. The model is put into ``eval()`` and back.
 
     Raises:
-        FewbitsError: If there are no tokens, or no words, or none of the vocabulary, or a score is NaN.
+        FewbitsError: If there are no tokens, or no words, or none of the vocabulary, or the score of a word that
+            occurs is not finite.
     """
     if (size := model.classifier.vocabulary_size) != len(keyboard.words):
         raise FewbitsError(f"the model knows {size:,} words, the keyboard {len(keyboard.words):,}; give it the same.")

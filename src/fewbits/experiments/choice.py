@@ -1,11 +1,22 @@
 """What may be asked of the runs of an experiment."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from fewbits.errors import FewbitsError
+from fewbits.quantizers import parse
 from fewbits.study.run import Configuration
 from fewbits.training.settings import Training
+
+
+def _normal_form(weights: dict[str, str]) -> dict[str, str]:
+    return {pattern: repr(parse(text)) for pattern, text in weights.items()}
+
+
+#: The quantizer of each pattern of parameter names, written in one way only: a configuration's key depends on it.
+Quantizers = Annotated[dict[str, str], AfterValidator(_normal_form)]
 
 
 def check_arms(arms: Collection[str] | None, known: Collection[str]) -> None:

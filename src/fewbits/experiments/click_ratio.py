@@ -6,14 +6,14 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewbits.classifiers import AdaptiveSoftmax, Classifier, Softmax
 from fewbits.data import Corpus, Vocabulary, data_hashes, load_corpus
 from fewbits.evaluation.click_ratio import SUGGESTIONS, Clicks, Keyboard, clicks
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
-from fewbits.experiments.choice import check_arms, check_counts, scaled
+from fewbits.experiments.choice import Quantizers, check_arms, check_counts, scaled
 from fewbits.models import Cell, LanguageModel, RecurrentBody
 from fewbits.quantize import quantize
 from fewbits.quantizers import PerRow, Uniform, parse
@@ -57,7 +57,7 @@ class ClickRatio(Configuration):
 
     model: int = Field(1, ge=1, le=4)  #: number in :data:`MODELS`, for the name
     arm: str  #: which weights are quantized, in a word
-    weights: dict[str, str] = Field({})  #: quantizer of each pattern of parameter names
+    weights: Quantizers = Field({})  #: quantizer of each pattern of parameter names
     corpus: str = "polish"
     vocabulary_size: int = Field(10_000, ge=3)
     evaluation_tokens: int | None = 60_000  #: of validation and of test text
@@ -80,11 +80,6 @@ class ClickRatio(Configuration):
         clip=1.0,
     )  #: an epoch is an equal part of the visits, after which the model is looked at
     seed: int = 0
-
-    @field_validator("weights")
-    @classmethod
-    def _normal_form(cls, weights: dict[str, str]) -> dict[str, str]:
-        return {pattern: repr(parse(text)) for pattern, text in weights.items()}
 
     @property
     def name(self) -> str:

@@ -4,11 +4,11 @@ import tempfile
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from fewbits.data import Corpus, data_hashes, load_corpus
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
-from fewbits.experiments.choice import check_arms, check_counts, scaled
+from fewbits.experiments.choice import Quantizers, check_arms, check_counts, scaled
 from fewbits.models import Cell, LanguageModel, recurrent_language_model
 from fewbits.quantize import pack, quantize, quantized_weights, size_report
 from fewbits.quantizers import parse
@@ -36,7 +36,7 @@ class LstmPerplexity(Configuration):
     version: ClassVar[int] = 1
 
     arm: str  #: which weights are quantized, in a word
-    weights: dict[str, str] = Field({})  #: quantizer of each pattern of parameter names
+    weights: Quantizers = Field({})  #: quantizer of each pattern of parameter names
     corpus: str = "ptb"
     vocabulary_size: int | None = None  #: None is the corpus's own
     train_tokens: int | None = None  #: the first so many; None is all
@@ -51,11 +51,6 @@ class LstmPerplexity(Configuration):
     length: int = Field(35, ge=1)  #: words a window of truncated backpropagation
     training: Training = Training(precision=Precision.BFLOAT16)
     seed: int = 0
-
-    @field_validator("weights")
-    @classmethod
-    def _normal_form(cls, weights: dict[str, str]) -> dict[str, str]:
-        return {pattern: repr(parse(text)) for pattern, text in weights.items()}
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ One sample a seed. With a single sample there is no interval: ``low`` and ``high
 Samples that are not finite give bounds that are not finite either, never an error.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,20 +76,21 @@ def ratio(left: Sequence[float], right: Sequence[float]) -> Estimate:
 def rank_correlation(left: Sequence[float], right: Sequence[float]) -> Estimate:
     """Estimate Spearman's ρ of pairs: tanh(artanh ρ ± 1.96·√(1.06 / (n − 3))) (Fieller, Hartley and Pearson 1957).
 
-    Below four pairs the interval is all of −1 to 1. Where the ranks agree completely, ρ counts as half a step of its
-    scale below 1 in the bounds, so that a few pairs prove nothing. Without a rank order on one side ρ is not a number.
+    Below four pairs the interval is all of −1 to 1, and below two ρ is not a number. Where the ranks agree completely,
+    ρ counts as half a step of its scale below 1 in the bounds, so that a few pairs prove nothing. Without a rank order
+    on one side ρ is not a number.
 
     >>> print(rank_correlation([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6]))
     0.94286 [0.53573, 0.99429], n = 6
 
     Raises:
-        ValueError: If there are not as many on both sides, or fewer than two.
+        ValueError: If there are not as many on both sides.
     """
     pairs = np.array([left, right], dtype=np.float64)
     n = pairs.shape[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        rho = float(stats.spearmanr(*pairs).statistic)
+        rho = float(stats.spearmanr(*pairs).statistic) if n > 1 else math.nan
     if n < 4:
         return Estimate(rho, -1.0, 1.0, n)
     most = 1 - 3 / (n * (n**2 - 1))
