@@ -155,22 +155,22 @@ def quantize(
     >>> quantize(model, {"weight_*": TWN(PerGate())}).weight_hh_l0.unique().numel() <= 12     # 3 values a gate
     True
     """
-    sites = _sites(model)
-    chosen = choose(sites, weights, "parameter")
+    known = sites(model)
+    chosen = choose(known, weights, "parameter")
     outputs = choose(dict(model.named_modules()), activations or {}, "module")
     check_outputs(model, outputs)
     plan: dict[int, Quantizer] = {}
     for name, quantizer in chosen.items():
-        owner, attribute = sites[name]
+        owner, attribute = known[name]
         _check(owner, name, getattr(owner, attribute), quantizer)
         if plan.setdefault(id(getattr(owner, attribute)), quantizer) != quantizer:
             raise FewbitsError(f"{name} is shared with a weight that is to have another quantizer; give both the same.")
     made = {
         id(weight): QuantizedWeight(plan[id(weight)], plan[id(weight)].learned(weight))
-        for owner, attribute in sites.values()
+        for owner, attribute in known.values()
         if not parametrize.is_parametrized(owner, attribute) and id(weight := getattr(owner, attribute)) in plan
     }
-    for owner, attribute in sites.values():
+    for owner, attribute in known.values():
         if not parametrize.is_parametrized(owner, attribute) and (key := id(getattr(owner, attribute))) in made:
             parametrize.register_parametrization(owner, attribute, made[key])
             if isinstance(owner, nn.RNNBase):
@@ -178,8 +178,8 @@ def quantize(
     return quantize_outputs(model, outputs)
 
 
-def _sites(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """Where each parameter is used: full name to module and attribute; shared parameters have several.
+def sites(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Return where each parameter is used: full name to module and attribute; shared parameters have several.
 
     A quantized weight keeps the name that it had, so that patterns and messages speak of it as people do.
     """

@@ -11,11 +11,12 @@ from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perpl
 from fewbits.experiments.choice import Quantizers, check_arms, check_counts, scaled
 from fewbits.models import Cell, LanguageModel, recurrent_language_model
 from fewbits.quantize import pack, quantize, quantized_weights, size_report
-from fewbits.quantizers import parse
+from fewbits.quantizers import Quantizer, parse
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.language_modelling import LanguageModelling
-from fewbits.training.settings import Precision, Training
+from fewbits.training.loop import History
+from fewbits.training.settings import Training
 
 #: The arms of the comparison: what is quantized, and what has to differ for it to train at all.
 ARMS: dict[str, dict[str, Any]] = {
@@ -34,6 +35,7 @@ class LstmPerplexity(Configuration):
 
     experiment: ClassVar[str] = "lstm_perplexity"
     version: ClassVar[int] = 1
+    keeps_weights: ClassVar[bool] = True  #: other experiments convert the float model, or take its norms
 
     arm: str  #: which weights are quantized, in a word
     weights: Quantizers = Field({})  #: quantizer of each pattern of parameter names
@@ -49,7 +51,7 @@ class LstmPerplexity(Configuration):
     initial_range: float | None = None  #: of recurrent weights; None is 1/√hidden
     batch_size: int = Field(20, ge=1)
     length: int = Field(35, ge=1)  #: words a window of truncated backpropagation
-    training: Training = Training(precision=Precision.BFLOAT16)
+    training: Training = Training()
     seed: int = 0
 
     @property
@@ -63,11 +65,42 @@ class LstmPerplexity(Configuration):
 
     def compute(self, context: Context) -> Computed:
         """Train, evaluate on validation and test text, pack and measure the size."""
-        corpus = self._corpus()
+        return self.measured(*self.trained(context))
+
+    def trained(self, context: Context) -> tuple[LanguageModel, Corpus, History]:
+        """Return the trained model, the text that it read, and one row an epoch."""
+        corpus = load_corpus(self.corpus, self.vocabulary_size).shortened(self.train_tokens, self.evaluation_tokens)
         torch.manual_seed(self.seed)
-        model = self._model(len(corpus.vocabulary))
+        model = self.model(len(corpus.vocabulary), context)
         task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
-        history = context.trainer(task, self.training).fit()
+        return model, corpus, context.trainer(task, self.training).fit()
+
+    def model(self, vocabulary_size: int, context: Context) -> LanguageModel:
+        """Return the model, untrained and quantized."""
+        model = self.float_model(vocabulary_size)
+        if self.weights:
+            quantize(model, self.quantizers)
+        return model
+
+    @property
+    def quantizers(self) -> dict[str, Quantizer]:
+        """The quantizer of each pattern of parameter names."""
+        return {pattern: parse(text) for pattern, text in self.weights.items()}
+
+    def float_model(self, vocabulary_size: int) -> LanguageModel:
+        """Return the model, untrained, before anything is quantized."""
+        return recurrent_language_model(
+            vocabulary_size,
+            self.embedding_size,
+            self.hidden_size,
+            self.layers,
+            self.cell,
+            self.dropout,
+            self.initial_range,
+        )
+
+    def measured(self, model: LanguageModel, corpus: Corpus, history: History) -> Computed:
+        """Return perplexities, sizes and histograms of a trained model."""
         eos = corpus.vocabulary.eos
         metrics: dict[str, Any] = {
             "test_perplexity": perplexity(model, corpus.test, first=eos),
@@ -80,24 +113,6 @@ class LstmPerplexity(Configuration):
             "parameters": sum(p.numel() for p in model.parameters()),
         }
         return Computed(metrics | _sizes(model), history, _histograms(model), model.state_dict())
-
-    def _corpus(self) -> Corpus:
-        corpus = load_corpus(self.corpus, self.vocabulary_size)
-        return corpus.shortened(self.train_tokens, self.evaluation_tokens)
-
-    def _model(self, vocabulary_size: int) -> LanguageModel:
-        model = recurrent_language_model(
-            vocabulary_size,
-            self.embedding_size,
-            self.hidden_size,
-            self.layers,
-            self.cell,
-            self.dropout,
-            self.initial_range,
-        )
-        if self.weights:
-            quantize(model, {pattern: parse(text) for pattern, text in self.weights.items()})
-        return model
 
 
 def _sizes(model: LanguageModel) -> dict[str, float | int]:
@@ -143,6 +158,8 @@ _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.FULL: {},
 }  # fmt: skip
 
+REPEATED = 3  #: seeds of each arm at full: the claims are judged by them
+
 
 def runs(
     profile: Profile,
@@ -157,7 +174,7 @@ def runs(
     Args:
         profile: smoke, laptop or full.
         arms: names from :data:`ARMS`.
-        seeds: how many, counted from 0; one unless stated.
+        seeds: how many, counted from 0; three at full, else one, unless stated.
         corpus: name of a corpus with its own vocabulary size where the profile has none.
         epochs: largest number of epochs.
 
@@ -167,6 +184,5 @@ def runs(
     check_arms(arms, ARMS)
     check_counts(seeds=seeds, epochs=epochs)
     scale = scaled(LstmPerplexity, _SCALES[profile], corpus=corpus, epochs=epochs)
-    return [
-        LstmPerplexity(arm=arm, seed=seed, **(scale | ARMS[arm])) for seed in range(seeds or 1) for arm in arms or ARMS
-    ]
+    seeds = seeds or (REPEATED if profile is Profile.FULL else 1)
+    return [LstmPerplexity(arm=arm, seed=seed, **(scale | ARMS[arm])) for seed in range(seeds) for arm in arms or ARMS]

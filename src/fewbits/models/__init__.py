@@ -3,6 +3,7 @@
 from fewbits.models.conv_seq2seq import ConvSeq2Seq
 from fewbits.models.convolutional import ConvolutionalNetwork
 from fewbits.models.feed_forward import FeedForwardBody
+from fewbits.models.gatewise import Backward, GatewiseLSTM, Normalisation
 from fewbits.models.language_model import LanguageModel, recurrent_language_model
 from fewbits.models.recurrent import Cell, RecurrentBody
 from fewbits.models.seq2seq import Seq2Seq, padded
@@ -10,11 +11,14 @@ from fewbits.models.transformer import Sharing, Transformer
 from fewbits.models.translator import Translator
 
 __all__ = [
+    "Backward",
     "Cell",
     "ConvSeq2Seq",
     "ConvolutionalNetwork",
     "FeedForwardBody",
+    "GatewiseLSTM",
     "LanguageModel",
+    "Normalisation",
     "RecurrentBody",
     "Seq2Seq",
     "Sharing",

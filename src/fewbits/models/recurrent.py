@@ -19,6 +19,17 @@ class Cell(StrEnum):
     GRU = "gru"
 
 
+def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Return hidden and cell state of one step of an LSTM.
+
+    c = σ(f) c₋₁ + σ(i) tanh(g) and h = σ(o) tanh(c), where ``gates`` is i, f, g, o side by side (batch, 4 hidden),
+    each W x + U h₋₁ + b, and ``cell`` is c₋₁ (batch, hidden).
+    """
+    i, f, g, o = gates.chunk(4, dim=-1)
+    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
 class RecurrentBody(nn.Module):
     """Embedding, dropout, LSTM or GRU layers with dropout between them, dropout (Zaremba et al. 2014).
 
@@ -90,9 +101,7 @@ class RecurrentBody(nn.Module):
         for given in F.linear(inputs, from_input, bias):
             fed_back = F.linear(hidden, recurrent, recurrent_bias)
             if isinstance(self.rnn, nn.LSTM):
-                i, f, g, o = (given + fed_back).chunk(4, dim=-1)
-                cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-                hidden = torch.sigmoid(o) * torch.tanh(cell)
+                hidden, cell = lstm_step(given + fed_back, cell)
             else:
                 (r, z, n), (r_back, z_back, n_back) = given.chunk(3, dim=-1), fed_back.chunk(3, dim=-1)
                 update = torch.sigmoid(z + z_back)

@@ -40,6 +40,8 @@ from fewbits.training.settings import Training
 #: modules of fewbits.experiments, each with ``runs(profile)``
 EXPERIMENTS = (
     "lstm_perplexity",
+    "lstm_ablation",
+    "torch_converters",
     "max_shift_theory",
     "float16",
     "word_coverage",

@@ -49,7 +49,7 @@ from fewbits.study.claims import (
 from fewbits.study.intervals import Estimate
 from fewbits.study.records import Record
 
-MAY_DIFFER = {"seed", "device"}  #: within a side
+MAY_DIFFER = {"seed", "device"}  #: within a side, in the runs that these start from as well
 
 
 class Verdict(StrEnum):
@@ -153,8 +153,8 @@ def _correlated(claim: Claim, comparison: Correlation, records: Sequence[Record]
     chosen = _select(claim, sides[0], records)
     repeated: dict[str, list[Record]] = {}
     for record in chosen:
-        one = {key: value for key, value in record.result.config.items() if key not in MAY_DIFFER}
-        repeated.setdefault(json.dumps(one, sort_keys=True), []).append(record)
+        one = json.dumps(_repeated(record.result.config), sort_keys=True)
+        repeated.setdefault(one, []).append(record)
     values = [
         [sum(_metric(claim, side, record) for record in group) / len(group) for group in repeated.values()]
         for side in sides
@@ -235,8 +235,9 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _side(claim: Claim, selection: Selection, records: Sequence[Record]) -> Side:
-    keys = {key for record in records for key in record.result.config} - MAY_DIFFER
-    if mixed := sorted(key for key in keys if not _same(record.result.config.get(key) for record in records)):
+    configs = [_repeated(record.result.config) for record in records]
+    keys = {key for config in configs for key in config}
+    if mixed := sorted(key for key in keys if not _same(config.get(key) for config in configs)):
         raise FewbitsError(
             f"claim {claim.id}: the records of {selection.name!r} differ in {', '.join(mixed)}, "
             "so that they are no repetitions of one run. Narrow its `where` in data/claims."
@@ -245,6 +246,15 @@ def _side(claim: Claim, selection: Selection, records: Sequence[Record]) -> Side
     for record in records:
         seeds.setdefault(record.result.config.get("seed", record.name), []).append(_metric(claim, selection, record))
     return Side(selection.name, {seed: sum(values) / len(values) for seed, values in seeds.items()})
+
+
+def _repeated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration, and those within it, without what repetitions of one run may differ in."""
+    return {
+        key: _repeated(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in MAY_DIFFER
+    }
 
 
 def _same(values: Iterable[object]) -> bool:
