@@ -223,6 +223,15 @@ def test_a_condition_may_look_into_the_run_that_another_started_from() -> None:
     assert judge(claim(inside, minimum_seeds=1), found).verdict is Verdict.REPRODUCED
 
 
+def test_runs_that_started_from_other_seeds_are_repetitions_and_from_other_runs_are_not() -> None:
+    values = enumerate([99.0, 100.0, 101.0])
+    found = [record("a", seed, value, start={"corpus": "big", "seed": seed}) for seed, value in values]
+    assert judge(claim(WITHIN), found).findings[0].estimate.n == 3  # type: ignore[union-attr]
+    other = record("a", 3, 100.0, start={"corpus": "small", "seed": 3})
+    with pytest.raises(FewbitsError, match="'a' differ in start"):
+        judge(claim(WITHIN), [*found, other])
+
+
 def test_a_condition_on_an_unknown_key_is_refused() -> None:
     misspelt = WITHIN | {"left": side("a") | {"where": {"arms": "a"}}}
     with pytest.raises(FewbitsError, match=r"S1 asks for arms.*It has arm, seed"):

@@ -147,7 +147,7 @@ def _histograms(model: LanguageModel) -> dict[str, list[float]]:
 #: What differs from the document's scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "vocabulary_size": 500, "train_tokens": 60_000, "evaluation_tokens": 5_000,
+        "corpus": "news", "vocabulary_size": 500, "train_tokens": 30_000, "evaluation_tokens": 3_000,
         "embedding_size": 48, "hidden_size": 48, "layers": 1, "dropout": 0.0, "batch_size": 10, "length": 20,
         "training": Training(learning_rate=10.0, epochs=2),
     },
