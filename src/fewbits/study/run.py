@@ -16,6 +16,7 @@ import platform
 import resource
 import subprocess
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -39,23 +40,10 @@ from fewbits.training.settings import Training
 
 #: modules of fewbits.experiments, each with ``runs(profile)``
 EXPERIMENTS = (
-    "lstm_perplexity",
-    "lstm_ablation",
-    "torch_converters",
-    "max_shift_theory",
-    "float16",
-    "word_coverage",
-    "classifier_time",
-    "fnnlm_training",
-    "seq2seq_translation",
-    "deep_lstm",
-    "ternary_filters",
-    "post_training",
-    "retraining",
-    "transformer_translation",
-    "beam_normaliser",
-    "click_ratio",
-)
+    "lstm_perplexity", "lstm_ablation", "torch_converters", "max_shift_theory", "float16", "word_coverage",
+    "classifier_time", "fnnlm_training", "seq2seq_translation", "deep_lstm", "ternary_filters",
+    "post_training", "retraining", "transformer_translation", "beam_normaliser", "click_ratio",
+)  # fmt: skip
 
 DEVICES = ("auto", "cpu", "cuda")  #: what can be asked for
 
@@ -308,12 +296,14 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Fabric from announcing its settings; the record holds them."""
+    """Keep Fabric from announcing its settings, which the record holds, and from asking for ``srun`` on a cluster."""
     logger = logging.getLogger("lightning_fabric")
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The `srun` command is available")
+            yield
     finally:
         logger.setLevel(level)
 
