@@ -261,4 +261,4 @@ def test_the_made_up_text_can_be_kept_and_loaded_as_any_other(tmp_path: Path) ->
     assert run(settings, Profile.LAPTOP, device="cpu", progress=False) == first
     assert first.result == smoke(settings), "checkpoints do not change a result"
     kept = sorted(path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file())
-    assert kept == [".json"]
+    assert kept == [".json", ".safetensors"], "the record, and the weights that other experiments start from"

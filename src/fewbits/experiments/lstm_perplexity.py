@@ -149,7 +149,7 @@ _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
         "corpus": "news", "vocabulary_size": 500, "train_tokens": 30_000, "evaluation_tokens": 3_000,
         "embedding_size": 48, "hidden_size": 48, "layers": 1, "dropout": 0.0, "batch_size": 10, "length": 20,
-        "training": Training(learning_rate=10.0, epochs=2),
+        "training": Training(learning_rate=10.0, epochs=1),
     },
     Profile.LAPTOP: {
         "corpus": "news", "vocabulary_size": 5_000, "train_tokens": 300_000, "evaluation_tokens": 50_000,
