@@ -15,6 +15,7 @@ from fewbits.errors import FewbitsError
 from fewbits.experiments import lstm_ablation
 from fewbits.experiments.lstm_ablation import QUESTIONS, LstmAblation, arms_of, runs
 from fewbits.quantize import quantized_weights
+from fewbits.quantizers import PerTensor
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Context, run
 from fewbits.training.settings import Precision, Schedule, Training
@@ -132,6 +133,13 @@ def test_only_the_part_is_quantized(rule, part, where):
             assert quantized == where(*name.split("-"), gate), (name, gate)
 
 
+def test_a_gate_of_its_own_has_one_scale_for_itself():
+    for name, changes in arms_of().items():
+        if changes.get("gatewise"):
+            quantizers = LstmAblation(arm=name, **{k: v for k, v in changes.items() if k != "norms_of"}).quantizers
+            assert all(each.granularity == PerTensor() for each in quantizers.values()), name
+
+
 def test_matched_weights_start_with_the_norms_of_the_trained_float_model():
     configuration = small("binary-matched")
     trained = CONTEXT.start(configuration.norms_of)
@@ -197,6 +205,13 @@ def test_the_same_run_gives_the_same_result():
     torch.manual_seed(6)
     assert metrics(small("binary-stochastic")) == first
     assert metrics(small("binary-stochastic", seed=1)) != first
+
+
+def test_a_training_that_diverges_is_kept_as_a_record():
+    wild = small("float", training=Training(epochs=2, learning_rate=1e38, clip=1e38))
+    first = run(wild, Profile.LAPTOP, device="cpu", progress=False)
+    assert first.result.metrics["diverged"] is True
+    assert run(wild, Profile.LAPTOP, device="cpu", progress=False) == first
 
 
 def test_a_training_that_diverges_is_a_result():

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from fewbits.evaluation.perplexity import mean_nll
-from fewbits.experiments import torch_converters
 from fewbits.experiments.lstm_perplexity import runs as trainings
 from fewbits.experiments.torch_converters import TorchConverters, dynamic, runs, static
 from fewbits.models import recurrent_language_model
@@ -22,7 +21,6 @@ WORDS = torch.randint(30, (9, 4), generator=torch.Generator().manual_seed(0))
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny_training.use_made_up(monkeypatch)
-    monkeypatch.setattr(torch_converters, "load_corpus", tiny_training.corpus)
     monkeypatch.setenv("FEWBITS_CACHE", str(tmp_path / "cache"))
 
 

@@ -45,6 +45,16 @@ def test_outputs_states_and_gradients_are_those_of_nn_lstm(state, backward):
             torch.testing.assert_close(getattr(model, bias).grad, getattr(plain, bias).grad)
 
 
+def test_it_shares_no_number_with_the_lstm_that_it_was_made_of():
+    plain = lstm()
+    model = GatewiseLSTM(plain, Normalisation.WEIGHT)
+    before = model(X)[0].detach().clone()
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.fill_(3.0)
+    assert torch.equal(model(X)[0], before)
+
+
 def test_dropout_is_drawn_as_nn_lstm_draws_it():
     plain = lstm(dropout=0.5)
     model = GatewiseLSTM(plain)

@@ -73,7 +73,7 @@ def _norms(lstm: GatewiseLSTM) -> dict[str, float]:
 def _saturated(gates: Tensor) -> dict[str, float]:
     shares = {}
     for gate, values in zip(GATES, gates.chunk(4, dim=-1), strict=True):
-        open_ = values.tanh().abs() if gate == "g" else (2 * values.sigmoid() - 1).abs()
+        reach = values.tanh().abs() if gate == "g" else (2 * values.sigmoid() - 1).abs()
         bound = 1 - SATURATED if gate == "g" else 1 - 2 * SATURATED
-        shares[gate] = float((open_ > bound).double().mean())
+        shares[gate] = float((reach > bound).double().mean())
     return shares

@@ -47,9 +47,7 @@ class LstmAblation(LstmPerplexity):
     backward: Backward = Backward.QUANTIZED
     initialiser: Initialiser = Initialiser.PYTORCH
     control: Control | None = None  #: what stands in the place of the quantizers, which then say how large it is
-    norms_of: Optional["LstmAblation"] = (
-        None  #: binary weights get the scale that gives them the norms ‖·‖₂ of this run
-    )
+    norms_of: Optional["LstmAblation"] = None  #: the run whose norms ‖·‖₂ binary weights start with, by a fixed scale
     training: Training = Training(epochs=4, schedule=Schedule.CALENDAR, constant_epochs=2)
 
     @model_validator(mode="after")
@@ -111,10 +109,11 @@ def _zeros(model: LanguageModel) -> dict[str, float]:
         return {}
     codes: dict[str, list[Tensor]] = {gate: [] for gate in GATES}
     for name, found in pack(model).codes.items():
-        own = name[-1] if name[-1] in GATES else None
-        for gate, part in zip(GATES, found.integers.chunk(4), strict=True) if own is None else ((own, found.integers),):
+        own = name[-1]
+        parts = {own: found.integers} if own in GATES else dict(zip(GATES, found.integers.chunk(4), strict=True))
+        for gate, part in parts.items():
             codes[gate].append(part.flatten())
-    return {gate: float((torch.cat(parts) == 0).double().mean()) for gate, parts in codes.items() if parts}
+    return {gate: float((torch.cat(each) == 0).double().mean()) for gate, each in codes.items() if each}
 
 
 def _start_as_keras(lstm: nn.LSTM) -> None:
@@ -155,10 +154,11 @@ def _rules(training: Training) -> Arms:
 
 
 def _cures(training: Training) -> Arms:
-    """Normalised gates, for every rule."""
+    """Normalised gates, for every rule; TWN for each matrix, since each gate has its own."""
     weight = {"gatewise": True, "normalisation": Normalisation.WEIGHT}
     layer = {"gatewise": True, "normalisation": Normalisation.LAYER}
-    normalised = {f"{rule}-weight-norm": changes | weight for rule, changes in RULES.items()}
+    rules = RULES | {"twn": {"weights": {ALL: "TWN()"}}}
+    normalised = {f"{rule}-weight-norm": changes | weight for rule, changes in rules.items()}
     return normalised | {"binary-layer-norm": RULES["binary"] | layer}
 
 

@@ -67,9 +67,13 @@ class LstmPerplexity(Configuration):
         """Train, evaluate on validation and test text, pack and measure the size."""
         return self.measured(*self.trained(context))
 
+    def load(self) -> Corpus:
+        """Return the text, as long as this run reads it."""
+        return load_corpus(self.corpus, self.vocabulary_size).shortened(self.train_tokens, self.evaluation_tokens)
+
     def trained(self, context: Context) -> tuple[LanguageModel, Corpus, History]:
         """Return the trained model, the text that it read, and one row an epoch."""
-        corpus = load_corpus(self.corpus, self.vocabulary_size).shortened(self.train_tokens, self.evaluation_tokens)
+        corpus = self.load()
         torch.manual_seed(self.seed)
         model = self.model(len(corpus.vocabulary), context)
         task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)

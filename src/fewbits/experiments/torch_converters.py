@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.ao import quantization
 
-from fewbits.data import Corpus, load_corpus
+from fewbits.data import Corpus
 from fewbits.evaluation.perplexity import mean_nll, perplexity
 from fewbits.evaluation.timing import take_turns
 from fewbits.experiments.lstm_perplexity import LstmPerplexity
@@ -35,9 +35,9 @@ class TorchConverters(Configuration):
     Metrics are ``WAY_test_perplexity``, ``WAY_cost`` (that minus float's) and ``WAY_file_bytes``.
 
     Ways: ``float``; ``dynamic``, int8 weights of LSTM and output layer, activations quantized as they come; ``static``,
-    activations on grids fixed beforehand, every operation of the LSTM in int8; ``ours``, the same weights as
-    ``dynamic`` through ``Uniform(8, PerRow())``, computed in float. Words a second, of ``streams`` texts at a time and
-    of one, are in the provenance.
+    activations on grids fixed beforehand, every operation of the LSTM in int8; ``ours``, the same matrices through
+    ``Uniform(8, PerRow())``, computed in float. Words a second, of ``streams`` texts at a time and of one, are in the
+    provenance.
     """
 
     experiment: ClassVar[str] = "torch_converters"
@@ -62,9 +62,7 @@ class TorchConverters(Configuration):
     def compute(self, context: Context) -> Computed:
         """Convert, evaluate, save and time."""
         trained = context.start(self.start)
-        corpus = load_corpus(self.start.corpus, self.start.vocabulary_size).shortened(
-            self.start.train_tokens, self.start.evaluation_tokens
-        )
+        corpus = self.start.load()
         model = self.start.float_model(len(corpus.vocabulary)).eval()
         model.load_state_dict(trained)
         ways = {"float": model, "dynamic": dynamic(model), "static": static(model, partial(self._read, corpus))}

@@ -75,7 +75,8 @@ class GatewiseLSTM(nn.Module):
                 matrix = getattr(lstm, f"weight_{side}_l{layer}").detach()
                 for gate, part in zip(GATES, matrix.chunk(4), strict=True):
                     setattr(self, f"weight_{side}_l{layer}_{gate}", nn.Parameter(part.clone()))
-                setattr(self, f"bias_{side}_l{layer}", nn.Parameter(getattr(lstm, f"bias_{side}_l{layer}").detach()))
+                bias = getattr(lstm, f"bias_{side}_l{layer}").detach()
+                setattr(self, f"bias_{side}_l{layer}", nn.Parameter(bias.clone()))
                 if normalisation is not Normalisation.NONE:
                     lengths = torch.linalg.vector_norm(matrix, dim=1)
                     gain = lengths if normalisation is Normalisation.WEIGHT else torch.full_like(lengths, 0.1)
@@ -148,7 +149,7 @@ class GatewiseLSTM(nn.Module):
 
     def _float(self, name: str) -> Tensor:
         quantized = parametrize.is_parametrized(self, name)
-        return self.parametrizations[name].original if quantized else getattr(self, name)  # type: ignore
+        return self.get_parameter(f"parametrizations.{name}.original" if quantized else name)
 
     def _with_gain(self, joined: Tensor, side: str, layer: int) -> Tensor:
         if self.normalisation is not Normalisation.WEIGHT:
