@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.perplexity import perplexity
@@ -14,6 +13,7 @@ from fewbits.experiments.retraining import Retraining
 from fewbits.models import Cell
 from fewbits.quantize import quantize
 from fewbits.quantizers import BinaryCodes
+from fewbits.study import weights
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Context, run, weights_hash
 from fewbits.training.settings import Training
@@ -76,21 +76,24 @@ def test_the_weights_of_another_run_are_kept_and_read_again(tmp_path, monkeypatc
     file.write_bytes(file.read_bytes()[:-1])  # a damaged file is as good as none
     assert weights_hash(laptop.start(TINY)) == weights_hash(first)
     assert len(asked) == 2
-    replace(CONTEXT, profile=Profile.SMOKE).start(TINY)  # nothing is kept at smoke
-    replace(CONTEXT, profile=Profile.SMOKE).start(TINY)
-    assert len(asked) == 4
 
 
-def test_a_run_leaves_its_weights_for_others(tmp_path, monkeypatch):
+@pytest.mark.parametrize("profile", [Profile.SMOKE, Profile.LAPTOP])
+def test_a_run_leaves_its_weights_for_others(profile, tmp_path, monkeypatch):
     for table in ("METHODS", "FAMILIES"):  # what is measured on them is of no matter here
         monkeypatch.setattr(post_training, table, {})
     monkeypatch.setattr(post_training, "NEAREST", ())
     monkeypatch.setenv("FEWBITS_CACHE", str(tmp_path))
-    record = run(TINY, Profile.LAPTOP, device="cpu", progress=False)
+    monkeypatch.setattr(weights, "_in_memory", {})
+    record = run(TINY, profile, device="cpu", progress=False)
     monkeypatch.setattr(PostTraining, "train", None)
-    kept = replace(CONTEXT, profile=Profile.LAPTOP).start(TINY)
+    context = replace(CONTEXT, profile=profile)
+    kept = context.start(TINY)
     assert weights_hash(kept) == record.result.weights_sha256
-    assert all(isinstance(tensor, torch.Tensor) for tensor in kept.values())
+    for tensor in kept.values():
+        tensor.zero_()
+    assert weights_hash(context.start(TINY)) == record.result.weights_sha256, "everyone has copies of their own"
+    assert (tmp_path / "weights").exists() is (profile is Profile.LAPTOP), "smoke leaves none on disk"
 
 
 def test_the_runs_of_a_profile():

@@ -196,7 +196,9 @@ def entries() -> dict[str, RunningText | ParallelText | SentenceFiles | Labelled
         FewbitsError: If the file is no valid registry; the message names the field.
     """
     try:
-        return TypeAdapter(dict[str, _Registered]).validate_python(yaml.safe_load(path().read_text(encoding="utf-8")))
+        return TypeAdapter(dict[str, _Registered]).validate_python(
+            yaml.load(path().read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        )
     except (yaml.YAMLError, ValidationError) as error:
         raise FewbitsError(f"{path()} is no valid registry: {error}. Correct it, or restore it from git.") from error
 

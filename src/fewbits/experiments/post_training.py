@@ -218,7 +218,7 @@ def histogram(weight: Tensor) -> list[float]:
 #: What differs from the scale of Xu et al., which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "vocabulary_size": 500, "train_tokens": 30_000, "evaluation_tokens": 500,
+        "corpus": "news", "vocabulary_size": 1_000, "train_tokens": 20_000, "evaluation_tokens": 500,
         "hidden_size": 32, "dropout": 0.0, "batch_size": 30, "length": 20,
         "training": Training(learning_rate=15.0, epochs=3),
     },

@@ -191,7 +191,7 @@ def _targets(comparisons: list[Comparison]) -> Iterator[str]:
 
 def _read(path: Path) -> Document:
     try:
-        return Document.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Document.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
     except OSError as error:
         raise FewbitsError(f"cannot read {path}: {error.strerror}. Restore it with `git checkout {path}`.") from error
     except (ValidationError, yaml.YAMLError) as error:

@@ -60,18 +60,18 @@ class Context:
     profile: Profile = Profile.SMOKE
 
     def start(self, configuration: "Configuration") -> Mapping[str, Tensor]:
-        """Return the trained weights of another run: those kept in the cache, or else it is trained now.
+        """Return the trained weights of another run: those that were kept, or else it is trained now.
 
         Weights are not part of a record, so where only its record is, the run is computed again; chance of another
         machine may then give other weights. A run that starts from them records their hash.
         """
         key = _state(self.profile, configuration.key(self.device))
-        if self.profile is not Profile.SMOKE and (found := weights.kept(key)) is not None:
+        on_disk = self.profile is not Profile.SMOKE
+        if (found := weights.kept(key, on_disk=on_disk)) is not None:
             return found
         checkpoint = _checkpoint(self.profile, configuration.key(self.device))
         trained = configuration.train(replace(self, checkpoint=checkpoint))
-        if self.profile is not Profile.SMOKE:
-            weights.keep(key, trained)
+        weights.keep(key, trained, on_disk=on_disk)
         return trained
 
     def part(self, name: str) -> "Context":
@@ -190,9 +190,9 @@ def run(
         ),
         provenance=_provenance(device, time.monotonic() - start, configuration.data_hashes(), computed.provenance),
     )
+    if configuration.keeps_weights:
+        weights.keep(_state(profile, key), computed.weights, on_disk=path is not None)
     if path is not None:
-        if configuration.keeps_weights:
-            weights.keep(_state(profile, key), computed.weights)
         records.save(record, path)
     if checkpoint is not None:
         for part in checkpoint.parent.glob(f"{checkpoint.stem}*"):  # a run of several trainings keeps one for each

@@ -60,7 +60,7 @@ def seconds(root: Path) -> dict[str, float]:
 
 def contents(root: Path) -> dict[str, Any]:
     """Return the table of contents of ``root`` without the chapters that were not executed yet."""
-    toc: dict[str, Any] = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    toc: dict[str, Any] = yaml.load((root / "_toc.yml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     return {key: _present(value, root) for key, value in toc.items()}
 
 
