@@ -262,7 +262,7 @@ def arms_of(question: str | None = None, training: Training | None = None) -> Ar
 #: What differs from the seminar's scale, and the arms that are run unless others are asked for; at full all of them.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "vocabulary_size": 500, "train_tokens": 10_000, "evaluation_tokens": 1_000,
+        "corpus": "news", "vocabulary_size": 500, "train_tokens": 5_000, "evaluation_tokens": 1_000,
         "embedding_size": 32, "hidden_size": 32, "layers": 1, "dropout": 0.0, "batch_size": 10, "length": 20,
         "training": Training(learning_rate=10.0, epochs=1),
     },
