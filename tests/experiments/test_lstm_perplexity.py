@@ -17,7 +17,7 @@ from fewbits.experiments.lstm_perplexity import ARMS, LstmPerplexity, runs
 from fewbits.models import Cell
 from fewbits.study.profiles import Profile
 from fewbits.study.run import run
-from fewbits.training.settings import Precision, Training
+from fewbits.training.settings import Precision, Schedule, Training
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ def test_full_is_the_documents_scale() -> None:
             35,
         )
         assert each.dropout == 0.2
-        assert (each.training.learning_rate, each.training.decay, each.training.clip) == (20, 4, 0.25)
+        training = each.training
+        assert (training.learning_rate, training.clip, training.schedule) == (20, 0.25, Schedule.CALENDAR)
+        assert (training.constant_epochs, training.decay) == (6, 2), "the last epochs are at a small rate"
         assert (each.training.epochs, each.training.precision) == (12, Precision.FLOAT32)
 
 
@@ -74,7 +76,8 @@ def test_arms_seeds_and_epochs_can_be_chosen() -> None:
     assert [(each.arm, each.seed) for each in chosen] == expected
     default = runs(Profile.LAPTOP, arms=["binary"])[0].training
     assert {each.training for each in chosen} == {default.model_copy(update={"epochs": 7})}
-    assert runs(Profile.FULL, epochs=2)[0].training == Training(epochs=2)
+    full = runs(Profile.FULL)[0].training
+    assert runs(Profile.FULL, epochs=2)[0].training == full.model_copy(update={"epochs": 2})
     assert runs(Profile.FULL)[0].training.epochs == 12, "a choice is of one call"
 
 
@@ -225,6 +228,16 @@ def test_weights_beyond_the_histogram_are_counted_at_its_edges() -> None:
         assert len(counts) == len(lstm_perplexity.HISTOGRAM) - 1
         assert sum(counts) == 4 * 8 * 8
         assert min(counts[0], counts[-1]) > 0.3 * sum(counts)  # of a uniform ±9, 5 in 12 lie beyond each edge of ±1.5
+
+
+@pytest.mark.parametrize(("initial_range", "weights"), [(None, 1 / 8**0.5), (0.52, 0.52)])
+def test_the_range_of_the_start_is_that_of_weights_and_not_of_biases(
+    initial_range: float | None, weights: float
+) -> None:
+    model = configuration(initial_range=initial_range).float_model(30)
+    for name, parameter in model.body.rnn.named_parameters():
+        end = weights if "weight" in name else 1 / 8**0.5
+        assert 0.8 * end < parameter.abs().max() <= end, name
 
 
 @pytest.mark.usefixtures("made_up")
