@@ -78,7 +78,9 @@ def test_which_matrices_are_quantized(computed):
 def test_distortion_counts_tables_and_decibels():
     weight = torch.nn.Parameter(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)))
     codes = [BinaryCodes(bits, Solver.ALTERNATING).encode(weight) for bits in range(1, 5)]
-    for (bits, ratio), code, width in zip(distortion([weight], "binary codes"), codes, range(1, 5), strict=True):
+    for (bits, ratio), code, width in zip(
+        distortion([weight], post_training.FAMILIES["binary codes"].values()), codes, range(1, 5), strict=True
+    ):
         assert bits == pytest.approx(width + 32 * width * 20 / 600)
         noise = np.square(code.decode().numpy() - weight.detach().numpy(), dtype=np.float64).sum()
         signal = np.square(weight.detach().numpy(), dtype=np.float64).sum()

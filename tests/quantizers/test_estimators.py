@@ -24,6 +24,8 @@ from fewbits.quantizers import (
     Percentile,
     PerRow,
     Quantizer,
+    Rounding,
+    Scale,
     SoftStaircase,
     Solver,
     Start,
@@ -96,15 +98,25 @@ def test_clipped_straight_through_stops_the_gradient_outside():
     assert weight.grad.tolist() == [0, 3, 3, 3, 0]
 
 
-def test_a_gradient_that_passes_straight_through_finds_the_weights():
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        *(Binary(estimator=StraightThrough()), Binary(estimator=ClippedStraightThrough(1.0))),
+        *(Binary(rounding=Rounding.STOCHASTIC), Binary(Scale.MEAN_ABSOLUTE, Rounding.STOCHASTIC)),
+        Binary(Scale.MEAN_ABSOLUTE),
+    ],
+    ids=repr,
+)
+def test_a_gradient_that_passes_straight_through_finds_the_weights(quantizer):
     """BinaryConnect on a target that binary weights can reach: wrong-signed or missing gradients would not find it."""
+    torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     target = torch.sign(torch.randn(16, generator=generator))
     inputs = torch.randn(256, 16, generator=generator)
     weight = (0.1 * torch.randn(16, generator=generator)).requires_grad_()
     optimizer = torch.optim.SGD([weight], lr=0.05)
     for _ in range(200):
-        loss = ((inputs @ (Binary(estimator=StraightThrough())(weight) - target)) ** 2).mean()
+        loss = ((inputs @ (quantizer(weight) - target)) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

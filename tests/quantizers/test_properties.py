@@ -84,7 +84,8 @@ PROJECTIONS = [
     *(LeastSquaresTernary(), Codebook(1), Codebook(3, Start.RANDOM), Codebook(4, Start.LINEAR, granularity=PerRow())),
     *(Logarithmic(2), Logarithmic(5), Logarithmic(8, granularity=PerRow()), *FAMILIES[Fixed]),
     *(TTQ(), TTQ(0.3, PerRow()), Uniform(3, range=Percentile(80)), Uniform(4, range=Given(-1.5, 2))),
-    *(*FAMILIES[MidRise], *FAMILIES[Balanced]),
+    *(*FAMILIES[MidRise], *FAMILIES[Balanced], Ternary(0.5), Binary(Scale.MEAN_ABSOLUTE, granularity=PerRow())),
+    *(LeastSquaresTernary(PerRow()), Uniform(3, PerRow(), range=LeastError(8))),
 ]
 
 tensors = arrays(
@@ -128,7 +129,8 @@ def test_scaling_the_weights_by_a_power_of_two_scales_the_values(quantizer, weig
 def test_quantizing_twice_is_quantizing_once(quantizer, weight):
     """A quantizer maps its own codes to themselves.
 
-    Not so multi-bit codes and powers of √2: their signs and scales are not read off their own values.
+    Not so multi-bit codes and powers of √2: their signs and scales are not read off their own values. Nor a ternary
+    rule whose threshold is above its own code, as T = 1.5.
 
     Affine: if both ends of the grid are used. Over −r … r exactly, the zero point is half way between two integers; the
     upper end then loses a step, and the values have a smaller range than the weights had.
@@ -188,6 +190,14 @@ def test_edges(quantizer):
     assert torch.isfinite(quantizer(torch.tensor([[1.0e-44, -1.0e-44]]))).all()
     turned = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).t()
     assert torch.equal(quantizer(turned), quantizer(turned.contiguous()))
+
+
+@pytest.mark.parametrize("quantizer", [q for q in SCALING if not isinstance(q, Logarithmic | Balanced)], ids=repr)
+@pytest.mark.parametrize("value", [-2.5, -1e-3, 0.0, 0.3, 7e4])
+def test_equal_weights_keep_their_value(quantizer, value):
+    """Not with powers of two, which may not have it, and not with shares of ranks, where all have the lowest."""
+    weight = torch.full((3, 8), value)
+    torch.testing.assert_close(quantizer(weight), weight, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS, ids=repr)

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fewbits.errors import FewbitsError
+from fewbits.quantize import quantize
 from fewbits.quantizers import TTQ, TWN, Granularity, PerGate, PerGroup, PerRow, PerTensor, Uniform
 
 
@@ -82,6 +84,21 @@ def test_the_gradient_of_a_scale_is_the_slope_of_the_loss():
         with torch.no_grad():
             slope = (loss(scales + step) - loss(scales - step)) / 2.0**-5
         torch.testing.assert_close(scales.grad[0, index], slope, rtol=1e-11, atol=0)
+
+
+def test_training_finds_two_scales_and_the_signs():
+    """A layer whose weights are −0.5, 0 and 2 is found from its products; wrong gradients would not find it."""
+    torch.manual_seed(0)
+    wanted = torch.tensor([-0.5, 0.0, 2.0])[torch.randint(3, (4, 12))]
+    inputs = torch.randn(500, 12)
+    layer = quantize(nn.Linear(12, 4, bias=False), {"weight": TTQ()})
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
+    for _ in range(400):
+        loss = (layer(inputs) - inputs @ wanted.t()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), wanted, rtol=0, atol=0.02)
 
 
 def test_what_is_learned_replaces_the_first_scales():

@@ -1,6 +1,6 @@
 """Recurrent language models quantized after training: the table of Xu et al. 2018, and families of levels (S1)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -125,7 +125,9 @@ class PostTraining(Configuration):
                         metrics[f"{cell}_relative_mse"] = error
                         metrics[f"{cell}_perplexity"] = perplexity(model, corpus.test, first=eos)
         recurrent = scopes["recurrent"]
-        arrays = {family: [x for row in distortion(recurrent, family) for x in row] for family in FAMILIES}
+        arrays = {
+            family: [x for row in distortion(recurrent, q.values()) for x in row] for family, q in FAMILIES.items()
+        }
         metrics |= {f"{family}_excess": excess(recurrent, family) for family in NEAREST}
         arrays["histogram"] = histogram(recurrent[-1])
         arrays |= {f"levels, {name}": q.encode(recurrent[-1]).levels().unique().tolist() for name, q in LEVELS.items()}
@@ -180,10 +182,10 @@ def _relative_mse(values: list[nn.Parameter], floats: list[Tensor]) -> float:
     return error / sum(float(true.double().square().sum()) for _, true in pairs)
 
 
-def distortion(weights: list[nn.Parameter], family: str) -> list[tuple[float, float]]:
-    """Return, for each width of a family, bits a weight with all tables, and 10 log10(‖w‖² / ‖q − w‖²) in dB."""
+def distortion(weights: list[nn.Parameter], quantizers: Iterable[Quantizer]) -> list[tuple[float, float]]:
+    """Return, for each quantizer, bits a weight with all tables, and 10 log10(‖w‖² / ‖q − w‖²) in dB."""
     rows = []
-    for quantizer in FAMILIES[family].values():
+    for quantizer in quantizers:
         bits = sum(quantizer.encode(weight).bits for weight in weights) / sum(weight.numel() for weight in weights)
         with quantized(weights, quantizer) as error:
             rows.append((bits, float(-10 * torch.log10(torch.tensor(error, dtype=torch.float64)))))
