@@ -178,7 +178,7 @@ def error_by_time(layers: list[nn.Module], inputs: Tensor, quantizer: Quantizer)
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "vocabulary_size": 500, "train_tokens": 20_000, "evaluation_tokens": 1_000,
+        "corpus": "news", "vocabulary_size": 500, "train_tokens": 12_000, "evaluation_tokens": 1_000,
         "hidden_size": 20, "layers": 3, "dropout": 0.0, "length": 15, "probe_length": 20, "draws": 2,
         "training": Training(optimizer=Optimizer.ADAM, learning_rate=1e-2, clip=1.0, epochs=2),
     },

@@ -221,7 +221,7 @@ def histogram(weight: Tensor) -> list[float]:
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
         "corpus": "news", "vocabulary_size": 1_000, "train_tokens": 20_000, "evaluation_tokens": 500,
-        "hidden_size": 32, "dropout": 0.0, "batch_size": 30, "length": 20,
+        "hidden_size": 24, "dropout": 0.0, "batch_size": 50, "length": 10,
         "training": Training(learning_rate=15.0, epochs=3),
     },
     Profile.LAPTOP: {
