@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from fewbits.errors import FewbitsError
+from fewbits.evaluation.perplexity import perplexity
 from fewbits.experiments import lstm_ablation
 from fewbits.experiments.lstm_ablation import QUESTIONS, LstmAblation, arms_of, runs
+from fewbits.experiments.lstm_ablation.start import start_as_keras
 from fewbits.quantize import quantized_weights
 from fewbits.quantizers import PerTensor
 from fewbits.study.profiles import Profile
@@ -60,11 +62,12 @@ def test_full_is_every_arm_at_the_documents_sizes_and_those_of_claims_three_time
     full = runs(Profile.FULL)
     assert [each.arm for each in full if each.seed == 0] == list(arms_of())
     assert [(each.arm, each.seed) for each in full if each.seed] == [
-        (arm, seed) for seed in (1, 2) for arm in ("float", "binary", "binary-f", "binary-stochastic")
+        (arm, seed) for seed in (1, 2) for arm in lstm_ablation.REPEATED
     ]
+    assert {"float", "binary", "binary-clipped", "binary-stochastic"} < set(lstm_ablation.REPEATED) < set(arms_of())
     assert len({each.name for each in full}) == len({each.key("cpu") for each in full}) == len(full)
     sizes = {(each.corpus, each.hidden_size, each.layers) for each in full}
-    varied = {("ptb", 200, 1), ("ptb", 200, 3), ("ptb", 100, 2), ("ptb", 400, 2)}
+    varied = {("ptb", 200, 1), ("ptb", 200, 3), ("ptb", 100, 2), ("ptb", 400, 2)}  # one layer: Keras' start as well
     assert sizes == {("ptb", 200, 2)} | varied
     plain = full[0].training
     assert (plain.epochs, plain.schedule, plain.constant_epochs) == (4, Schedule.CALENDAR, 2)
@@ -80,11 +83,12 @@ def test_a_question_has_its_arms_and_no_arm_has_two_questions():
 def test_a_trial_is_the_same_choice_for_every_rule():
     search = arms_of("search")
     for trial in range(lstm_ablation.TRIALS):
-        chosen = [search[f"{rule}-trial{trial}"] for rule in ("float", "twn", "ternary")]
+        chosen = [search[f"{rule}-trial{trial}"] for rule in ("float", "twn", "ternary", "binary")]
         assert len({(each["dropout"], each["training"]) for each in chosen}) == 1
         assert 5 <= chosen[0]["training"].learning_rate <= 40
         assert 0.1 <= chosen[0]["training"].clip <= 1
         assert 0 <= chosen[0]["dropout"] <= 0.6
+        assert 0.3 <= chosen[0]["training"].quantized_rate <= 30
     assert len({each["training"].learning_rate for each in search.values()}) == lstm_ablation.TRIALS
 
 
@@ -150,6 +154,61 @@ def test_matched_weights_start_with_the_norms_of_the_trained_float_model():
         assert matrix.abs().unique().numel() == 1
 
 
+@pytest.mark.parametrize(("side", "arm"), [("ih", "binary-matched-input"), ("hh", "binary-matched-recurrent")])
+def test_one_side_alone_can_be_matched(side, arm):
+    every = matrices(small("binary-matched"))
+    for name, matrix in matrices(small(arm)).items():
+        if name.startswith(side):
+            assert torch.equal(matrix, every[name])
+        else:
+            assert matrix.abs().unique().tolist() == [1.0]
+
+
+def test_other_thresholds_are_other_rates():
+    """T = 0.25 at rate η is T = 1 with a start four times as wide and rate 4 η for these weights."""
+
+    def trained(threshold: float, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+        training = Training(epochs=1, learning_rate=8.0, clip=1e9, quantized_rate=rate)
+        rule = {"weights": {"rnn.weight_*": f"Ternary({threshold})"}, "initial_range": 1.04 * threshold}
+        weights = LstmAblation(arm="it", **SMALL, **rule, training=training).compute(CONTEXT).weights
+        recurrent = weights["body.rnn.parametrizations.weight_hh_l0.original"]
+        return recurrent / threshold, weights["classifier.output.weight"]
+
+    coarse, fine, slow = trained(1.0, 4.0), trained(0.25, 1.0), trained(1.0, 1.0)
+    for one, other, third in zip(coarse, fine, slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert (third - other).abs().max() > 1e-2
+
+
+def test_gains_start_as_after_the_usual_start_whatever_the_range():
+    gains = {}
+    for arm in ("float-weight-norm", "ternary-weight-norm"):
+        torch.manual_seed(0)
+        rnn = small(arm, hidden_size=64, embedding_size=64).model(tiny_training.TYPES, CONTEXT).body.rnn
+        gains[arm] = rnn.gain_hh_l0.detach()
+        assert gains[arm].mean().item() == pytest.approx((1 / 3) ** 0.5, rel=0.03)
+    assert not torch.equal(*gains.values())
+
+
+@pytest.mark.parametrize("arm", ["binary-stochastic", "binary-stochastic-float-backward"])
+def test_what_chance_trained_is_tested_with_its_float_copies_too(arm):
+    configuration = small(arm)
+    computed = configuration.compute(CONTEXT)
+    copies = {name: tensor for name, tensor in computed.weights.items() if name.endswith(".original")}
+    assert copies
+    plain = small("float").float_model(tiny_training.TYPES)
+    joined: dict[str, torch.Tensor] = {}
+    for name, tensor in computed.weights.items():
+        parts = name.replace("parametrizations.", "").removesuffix(".original").rpartition("_")
+        whole = parts[0] if parts[2] in ("i", "f", "g", "o") else "".join(parts)
+        joined[whole] = torch.cat([joined[whole], tensor]) if whole in joined else tensor
+    plain.load_state_dict(joined)
+    text = configuration.load()
+    expected = perplexity(plain, text.test, first=text.vocabulary.eos)
+    assert computed.metrics["copies_test_perplexity"] == pytest.approx(expected, rel=1e-6)
+    assert "copies_test_perplexity" not in small("binary").compute(CONTEXT).metrics
+
+
 def test_training_the_float_model_first_does_not_change_what_is_drawn():
     torch.manual_seed(0)
     small("binary-matched").model(tiny_training.TYPES, CONTEXT)
@@ -161,8 +220,8 @@ def test_training_the_float_model_first_does_not_change_what_is_drawn():
 
 def test_the_start_of_keras():
     torch.manual_seed(0)
-    model = small("ternary-keras").float_model(tiny_training.TYPES)
-    lstm_ablation._start_as_keras(model.body.rnn)
+    model = small("ternary-keras", layers=2).float_model(tiny_training.TYPES)
+    start_as_keras(model.body.rnn)
     for layer in (0, 1):
         recurrent = getattr(model.body.rnn, f"weight_hh_l{layer}").detach()
         torch.testing.assert_close(recurrent.T @ recurrent, torch.eye(8), rtol=0, atol=1e-5)

@@ -81,8 +81,12 @@ def test_a_limit_clips_the_float_copies_of_quantized_weights_after_each_step_and
     torch.testing.assert_close(model[1].weight.detach(), torch.tensor([[-1.4, -0.2, 2.5, 0.4]]))
 
 
-@pytest.mark.parametrize(("optimizer", "power"), [(Optimizer.SGD, 2), (Optimizer.ADAM, 1)])
-def test_glorot_rates_divide_by_the_coefficient_of_each_quantized_weight(optimizer, power):
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("optimizer", "glorot", "power"),
+    [(Optimizer.SGD, True, 2), (Optimizer.ADAM, True, 1), (Optimizer.SGD, False, 0), (Optimizer.ADAM, False, 0)],
+)
+def test_quantized_weights_have_rates_of_their_own(optimizer, glorot, power, factor):
     """Over two epochs, the second at half the rate; Adam's steps are the rate itself under a constant gradient."""
     model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Conv2d(2, 3, 5, bias=False), nn.Linear(4, 2, bias=False))
     quantize(model, {"0.weight": Uniform(8), "1.weight": Uniform(8)})
@@ -93,10 +97,11 @@ def test_glorot_rates_divide_by_the_coefficient_of_each_quantized_weight(optimiz
     ]
     before = [weight.detach().clone() for weight in weights]
     settings = {"schedule": Schedule.CALENDAR, "decay": 2.0, "optimizer": optimizer}
-    trained(Pull(model, [2.0, 1.0]), Training(learning_rate=1e-3, clip=1e9, epochs=2, glorot_rates=True, **settings))
+    own = {"glorot_rates": glorot, "quantized_rate": factor}
+    trained(Pull(model, [2.0, 1.0]), Training(learning_rate=1e-3, clip=1e9, epochs=2, **own, **settings))
     coefficients = [np.sqrt(1.5 / (4 + 2)), np.sqrt(1.5 / (25 * (2 + 3))), 1.0]
     for weight, start, coefficient in zip(weights, before, coefficients, strict=True):
-        moved = 1.5e-3 / coefficient**power
+        moved = 1.5e-3 / coefficient**power * (1 if weight is weights[2] else factor)
         torch.testing.assert_close(start - weight.detach(), torch.full_like(start, moved), rtol=1e-3, atol=0)
 
 

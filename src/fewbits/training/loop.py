@@ -224,13 +224,12 @@ def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
 
 def _groups(model: nn.Module, training: Training) -> Any:
     """Return the parameters; with their own rates, those of quantized weights after all others."""
-    if not training.glorot_rates:
+    if not training.glorot_rates and training.quantized_rate == 1:
         return model.parameters()
     quantized = {id(weight): weight for _, weight, _ in quantized_weights(model)}
-    power = 2 if training.optimizer is Optimizer.SGD else 1
-    own = [
-        {"params": [weight], "lr": training.learning_rate / _glorot(weight) ** power} for weight in quantized.values()
-    ]
+    power = (2 if training.optimizer is Optimizer.SGD else 1) if training.glorot_rates else 0
+    rate = training.learning_rate * training.quantized_rate
+    own = [{"params": [weight], "lr": rate / _glorot(weight) ** power} for weight in quantized.values()]
     return [{"params": [p for p in model.parameters() if id(p) not in quantized]}, *own]
 
 

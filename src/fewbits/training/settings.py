@@ -58,6 +58,8 @@ class Training(BaseModel):
     #: whether the rate of each quantized weight is divided by its Glorot coefficient √(1.5 / (inputs + outputs)), with
     #: SGD by its square (BinaryConnect): small weights that have to cross a large distance get large steps
     glorot_rates: bool = Field(False, exclude_if=lambda value: not value)
+    #: what the learning rate of each quantized weight is multiplied with (2 √hidden for the LSTMs of Hou et al. 2019)
+    quantized_rate: float = Field(1.0, gt=0, exclude_if=lambda value: value == 1)
 
     @model_validator(mode="after")
     def _steps_to_warm_up(self) -> Self:
