@@ -210,10 +210,10 @@ def test_what_chance_trained_is_tested_with_its_float_copies_too(arm):
 
 
 def test_training_the_float_model_first_does_not_change_what_is_drawn():
-    torch.manual_seed(0)
+    torch.manual_seed(7)
     small("binary-matched").model(tiny_training.TYPES, CONTEXT)
     after = torch.rand(3)
-    torch.manual_seed(0)
+    torch.manual_seed(7)
     small("binary").model(tiny_training.TYPES, CONTEXT)
     assert torch.equal(torch.rand(3), after)
 

@@ -1,5 +1,6 @@
 """PyTorch's converters on a small model."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,12 @@ import tiny_training
 import torch
 from torch import nn
 
-from fewbits.evaluation.perplexity import mean_nll
+from fewbits.evaluation.perplexity import mean_nll, perplexity
 from fewbits.experiments.lstm_perplexity import runs as trainings
 from fewbits.experiments.torch_converters import TorchConverters, dynamic, runs, static
 from fewbits.models import recurrent_language_model
 from fewbits.study.profiles import Profile
-from fewbits.study.run import run
+from fewbits.study.run import Context, run
 from fewbits.training.settings import Training
 
 WORDS = torch.randint(30, (9, 4), generator=torch.Generator().manual_seed(0))
@@ -87,6 +88,25 @@ def test_every_way_is_evaluated_saved_and_timed():
         speeds = record.provenance.model_extra[f"words_per_second_{streams}"]
         assert set(speeds) == set(ways)
         assert min(speeds.values()) > 0
+
+
+@pytest.mark.usefixtures("made_up")
+def test_ours_has_eight_bits_and_a_scale_a_row_and_static_grids_come_from_training_text():
+    start = tiny_training.configuration(training=Training(epochs=2, learning_rate=2.0), hidden_size=32)
+    configuration = TorchConverters(start=start, calibration_tokens=500, timed_tokens=100, rounds=1)
+    context = Context("cpu", None, math.inf, 500, False)
+    found = configuration.compute(context).metrics
+    text, eos = start.load(), start.load().vocabulary.eos
+    plain = start.float_model(len(text.vocabulary)).eval()
+    plain.load_state_dict(context.start(start))
+    by_hand = static(plain, lambda each: mean_nll(each, text.train[:500], first=eos, streams=20, length=start.length))
+    assert found["static_test_perplexity"] == pytest.approx(perplexity(by_hand, text.test, first=eos), rel=1e-6)
+    with torch.no_grad():
+        for name, weight in plain.named_parameters():
+            if "rnn.weight" in name or "output.weight" in name:
+                step = weight.abs().amax(1, keepdim=True) / 127
+                weight.copy_((weight / step).round() * step)
+    assert found["ours_test_perplexity"] == pytest.approx(perplexity(plain, text.test, first=eos), rel=1e-6)
 
 
 def test_the_runs_start_from_the_float_models_of_the_profile():
