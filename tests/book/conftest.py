@@ -19,7 +19,7 @@ sys.path.insert(0, str(EXTENSIONS))
 FLAGS = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
 QUIET = "--disable-component-update --disable-sync"
 SOURCES = (
-    *("_config.yml", "_toc.yml", "book", "data", "jupytext.toml", "notebooks", "src", "workflow"),
+    *("_config.yml", "_toc.yml", "book", "benchmarks", "data", "jupytext.toml", "notebooks", "src", "workflow"),
     "tests/quantizers",  # a table of the book says what tests what
 )
 BUILT = ("chapters", "vendor", "__pycache__")
