@@ -108,8 +108,7 @@ def log2_of_sum(gaps: Tensor, fraction_bits: int = 0) -> Tensor:
     9.3594
     """
     places = _ACCUMULATOR_BITS - gaps.shape[-1].bit_length()
-    terms = torch.ones_like(gaps) << (places - gaps).clamp(min=0)
-    total = torch.where(gaps <= places, terms, 0).sum(-1, keepdim=True)
+    total = (gaps.new_tensor(1 << places) >> gaps.clamp(max=_ACCUMULATOR_BITS)).sum(-1, keepdim=True)
     top = torch.zeros_like(total)
     for step in (32, 16, 8, 4, 2, 1):
         top += step * (total >> (top + step) > 0)
