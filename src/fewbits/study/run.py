@@ -33,6 +33,7 @@ import fewbits
 from fewbits import project
 from fewbits.errors import FewbitsError
 from fewbits.study import records, weights
+from fewbits.study.allocator import keep_freed_memory
 from fewbits.study.profiles import Profile
 from fewbits.study.records import Metric, Provenance, Record, Result
 from fewbits.training.loop import OutOfTime, Task, Trainer
@@ -172,6 +173,7 @@ def run(
     path = _path(configuration, profile, key)
     checkpoint = _checkpoint(profile, key)
     start = time.monotonic()
+    keep_freed_memory()
     with torch.random.fork_rng(), _quiet():
         computed = configuration.compute(Context(device, checkpoint, deadline, checkpoint_every, progress, profile))
     record = Record(
