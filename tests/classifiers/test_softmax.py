@@ -79,3 +79,8 @@ def test_half_precision_scores_are_normalised_in_float32(classifier, hidden, tar
     assert log_prob.dtype == nll.dtype == torch.float32
     torch.testing.assert_close(log_prob.exp().sum(-1), torch.ones(4, 2))
     torch.testing.assert_close(nll, -log_prob.gather(-1, target[..., None])[..., 0])
+
+
+def test_ranking_differs_from_the_scores_by_one_number_a_row(classifier, hidden):
+    found = classifier.ranking(hidden).detach().double().numpy() - expected(classifier, hidden)
+    np.testing.assert_allclose(found, np.broadcast_to(found[..., :1], found.shape), rtol=1e-5, atol=1e-6)

@@ -79,6 +79,15 @@ def test_ranks_in_a_narrow_type_are_exact() -> None:
         assert Keyboard(every).ranks(narrow, torch.tensor([3_001]))[0, 0] == expected
 
 
+def test_threads_share_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = torch.tensor(suggestable(WORDS))
+    scores = torch.randn(len(targets), len(WORDS), generator=torch.Generator().manual_seed(4))
+    alone = [Keyboard(WORDS).ranks(row[None], target[None]) for row, target in zip(scores, targets, strict=True)]
+    for threads in (1, 3, 2 * len(targets)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(Keyboard(WORDS).ranks(scores, targets), torch.cat(alone))
+
+
 class Told(nn.Module):
     """Reads nothing: the hidden state is the word before."""
 

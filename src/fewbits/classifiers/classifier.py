@@ -24,6 +24,10 @@ class Classifier(nn.Module, ABC):
     def scores(self, hidden: Tensor) -> Tensor:
         """Return the score of every word, (…, V): what decoding compares."""
 
+    def ranking(self, hidden: Tensor) -> Tensor:
+        """Return numbers that order the words as the scores do, (…, V); cheaper where scores are normalised."""
+        return self.scores(hidden)
+
     @abstractmethod
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Return the exactly normalised log-probability of every word, (…, V), in nats, float32."""

@@ -28,6 +28,11 @@ class Softmax(Classifier):
         """Return log-probabilities."""
         return self.log_prob(hidden)
 
+    def ranking(self, hidden: Tensor) -> Tensor:
+        """Return z."""
+        logits: Tensor = self.output(hidden)
+        return logits
+
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Return z − log Σ exp z in float32."""
         return F.log_softmax(self.output(hidden).float(), dim=-1)

@@ -1,6 +1,6 @@
 """Click ratio: how many words a user of a keyboard that suggests words could click instead of typing (S10 to S12)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from fewbits.data.vocabulary import Vocabulary
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.perplexity import evaluating, hidden_states
+from fewbits.evaluation.ranking import nested_ranks
+from fewbits.kernels.precision import at_least_float32
 from fewbits.models.language_model import LanguageModel
 
 SUGGESTIONS = 3  #: words that a keyboard shows, unless stated
@@ -91,39 +93,20 @@ class Keyboard:
             FewbitsError: If the score of a target is NaN or infinite, or a target cannot be suggested.
         """
         target = target.to(torch.long).cpu()
-        runs = self.alike[target].long()
+        runs = self.alike[target]
         if (runs[:, 1, 0] == 0).any():
             raise FewbitsError("a target is <unk>, <eos> or punctuation, which is never suggested; leave it out.")
         own = scores.gather(1, target.to(scores.device)[:, None])
         if not own.isfinite().all():
             raise FewbitsError("the score of a word that occurs is NaN or infinite. Did training diverge?")
-        room = torch.empty_like(scores, dtype=torch.float32)  # booleans would take many times as long to add up
-        ahead = torch.ge(scores, own, out=room).sum(1)
-        ahead -= (scores[:, self.never.to(scores.device)] >= own).sum(1)
-        ranks = (ahead.cpu() - 1).to(torch.int32)[:, None].repeat(1, runs.shape[2])
-        for rows, columns in _families(runs, self.letters[target] > 1):
-            family = self.order[columns].to(scores.device)
-            at = rows.to(scores.device)
-            reached = (scores[at[:, None], family] >= own[at]).cumsum(1, dtype=torch.int32).cpu()
-            reached = torch.cat([reached.new_zeros(len(rows), 1), reached], dim=1)
-            begin, end = (runs[rows, :, 1:] - columns.start).unbind(1)
-            ranks[rows, 1:] = reached.gather(1, end) - reached.gather(1, begin) - 1
-        return ranks
+        scores = at_least_float32(scores).cpu()
+        return nested_ranks(scores, target, runs, self.order, self.letters[target], self.never)
 
 
 def _shared(one: str, other: str) -> int:
     """Return how many letters two different words begin with alike."""
     alike = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(alike, min(len(one), len(other)))
-
-
-def _families(runs: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """Yield those of the ``rows`` with one first letter, and the run of the words with it."""
-    chosen = rows.nonzero().flatten()
-    begins, family = runs[chosen, 0, 1].unique(return_inverse=True)
-    for number, begin in enumerate(begins.tolist()):
-        alike = chosen[family == number]
-        yield alike, slice(begin, int(runs[alike[0], 1, 1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +178,7 @@ def clicks(
             unknown += int((asked & (goal.cpu() == Vocabulary.unk)).sum())
             known = (asked & (goal.cpu() != Vocabulary.unk)).to(goal.device)
             for some, words in zip(hidden[known].split(rows), goal[known].split(rows), strict=True):
-                found.append(keyboard.ranks(model.classifier.scores(some), words))
+                found.append(keyboard.ranks(model.classifier.ranking(some), words))
                 targets.append(words.cpu())
     target = torch.cat(targets) if targets else torch.empty(0, dtype=torch.long)
     if not len(target):
