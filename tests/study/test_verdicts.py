@@ -125,6 +125,27 @@ def test_a_difference_pairs_the_samples_of_one_seed() -> None:
     assert str(judge(claim(DIFFERENCE), left[:1] + right[3:])) == "a 80, b 90"
 
 
+def test_a_side_may_be_what_one_run_has_beyond_another_of_its_seed() -> None:
+    def loss(cell: str) -> dict[str, Any]:
+        of = {"arm": "float", "cell": cell}
+        return side("float") | {"name": f"{cell} loss", "where": of, "minus": {"arm": "ternary"}}
+
+    def cell(name: str, float_: list[float], ternary: list[float]) -> list[Record]:
+        return runs("float", float_, cell=name) + runs("ternary", ternary, cell=name)
+
+    compared = claim(LESS | {"left": loss("lstm"), "right": loss("gru")})
+    found = judge(compared, cell("lstm", [30, 40, 50], [28, 39, 47]) + cell("gru", [50, 40, 30], [41, 30, 19]))
+    assert found.verdict is Verdict.REPRODUCED  # 2 ± 2.5 against 10 ± 2.5, where float alone is 40 ± 25 in both
+    assert [each.samples for each in found.findings[0].sides] == [(2, 1, 3), (9, 10, 11)]
+    unpaired = cell("lstm", [30, 40, 50], [28, 39]) + cell("gru", [50, 40, 30], [41, 30, 19])
+    assert judge(compared, unpaired).verdict is Verdict.OPEN
+    assert judge(compared, unpaired).findings[0].sides[0].samples == (2, 1)
+    assert judge(compared, cell("gru", [50, 40, 30], [41, 30, 19])).verdict is Verdict.OPEN
+    scaled = claim(LESS | {"left": loss("lstm"), "right": loss("gru")}, scale={"arm": "float"})
+    everything = cell("lstm", [30, 40, 50], [28, 39, 47]) + cell("gru", [50, 40, 30], [41, 30, 19])
+    assert judge(scaled, everything).verdict is Verdict.REDUCED_SCALE  # of the runs that are subtracted as well
+
+
 def test_a_difference_is_a_value() -> None:
     assert claim(DIFFERENCE, kind="value").kind == "value"
     with pytest.raises(ValueError, match="needs a comparison 'within' or 'difference'"):

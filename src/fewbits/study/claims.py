@@ -68,6 +68,7 @@ class Selection(_Row):
     experiment: str
     where: Conditions
     metric: str
+    minus: Conditions = {}  #: what other records differ in whose metric is subtracted, seed by seed; nothing if empty
 
 
 class Within(_Row):

@@ -2,7 +2,8 @@
 
 A *side* is a set of full records of one configuration, of the newest version of their experiment; only the seed and the
 device may differ among them. Each seed is one sample (a seed that was run twice counts once, with its mean). A
-comparison makes one number of its sides: the mean, the difference ``left - right``, or the ratio ``left / right``, with
+comparison makes one number of its sides (of each seed's metric, or of what is left of it when that of another run is
+subtracted): the mean, the difference ``left - right``, or the ratio ``left / right``, with
 a 95 % t-interval over the seeds. For an order and a ratio the sides are independent samples; for a difference that was
 published they are pairs, one a seed that both sides have. Then:
 
@@ -127,8 +128,7 @@ def _find(claim: Claim, comparison: Comparison, records: Sequence[Record]) -> Fi
     if isinstance(comparison, Correlation):
         return _correlated(claim, comparison, records)
     selections = [comparison.left] if isinstance(comparison, Within) else [comparison.left, comparison.right]
-    chosen = [_select(claim, selection, records) for selection in selections]
-    sides = tuple(_side(claim, *pair) for pair in zip(selections, chosen, strict=True))
+    sides, chosen = zip(*(_found(claim, selection, records) for selection in selections), strict=True)
     sign = {Within: "", Less: " - ", Ratio: " / ", Difference: " - "}[type(comparison)]
     relation = sign and sign.join(side.name for side in sides)
     estimate = _estimate(comparison, sides)
@@ -136,6 +136,20 @@ def _find(claim: Claim, comparison: Comparison, records: Sequence[Record]) -> Fi
         return Finding(sides, relation, None, Verdict.OPEN)
     verdict = Verdict.OPEN if estimate.n < claim.minimum_seeds else _verdict(comparison, estimate, claim.published)
     return Finding(sides, relation, estimate, _scaled(claim, verdict, [record for group in chosen for record in group]))
+
+
+def _found(claim: Claim, selection: Selection, records: Sequence[Record]) -> tuple[Side, list[Record]]:
+    """Return a side and the records that it is made of; with ``minus`` the differences of the seeds that both have."""
+    chosen = _select(claim, selection, records)
+    side = _side(claim, selection, chosen)
+    if not selection.minus:
+        return side, chosen
+    other = selection.model_copy(update={"where": selection.where | selection.minus, "minus": {}})
+    subtracted, theirs = _found(claim, other, records)
+    both = {
+        seed: value - subtracted.by_seed[seed] for seed, value in side.by_seed.items() if seed in subtracted.by_seed
+    }
+    return Side(selection.name, both), chosen + theirs
 
 
 def _scaled(claim: Claim, verdict: Verdict, used: Iterable[Record]) -> Verdict:
