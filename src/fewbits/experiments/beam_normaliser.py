@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import product
 from operator import eq
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -26,7 +27,6 @@ from fewbits.study.run import Computed, Configuration, Context, weights_hash
 
 FRACTION_BITS = (0, 1, 2, 3, 4)
 PENALTIES = (0.0, 0.6, 1.0)
-LATE_BEAM = 5  #: the beam that is also searched without early stopping
 _ROWS = 100
 
 
@@ -52,7 +52,8 @@ class BeamNormaliser(Configuration):
 
     start: TransformerTranslation  #: the run whose model is searched
     test: str | None = None  #: the test to translate; None is the first
-    beams: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  #: 1 and `LATE_BEAM` among them
+    beams: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)  #: of searches that stop early, 1 among them
+    late_beams: tuple[int, ...] = (2, 5, 10)  #: of searches that go on to the end, which take several times as long
     resamples: int = Field(1_000, ge=2)  #: of the sentences, for the intervals
 
     @property
@@ -106,10 +107,10 @@ class BeamNormaliser(Configuration):
                     searched[Search(name, beam, penalty, Stop.FIRST_FINISHED)] = written(
                         max(some, key=partial(Hypothesis.score, length_penalty=penalty)) for some in found
                     )
-            for penalty in PENALTIES:
-                late = Beam(LATE_BEAM, self.start.longest, penalty, Stop.NO_BETTER, min_length=1)
+            for beam, penalty in product(self.late_beams, PENALTIES):
+                late = Beam(beam, self.start.longest, penalty, Stop.NO_BETTER, min_length=1)
                 found = hypotheses(model, scored, sources, late)
-                searched[Search(name, LATE_BEAM, penalty, Stop.NO_BETTER)] = written(some[0] for some in found)
+                searched[Search(name, beam, penalty, Stop.NO_BETTER)] = written(some[0] for some in found)
         return searched
 
 
@@ -156,8 +157,8 @@ def _logits(model: Transformer | ConvSeq2Seq, text: Text, part: str) -> Iterator
 
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
-    Profile.SMOKE: {"beams": (1, 2, 5), "resamples": 100},
-    Profile.LAPTOP: {"beams": (1, 2, 3, 5, 10)},
+    Profile.SMOKE: {"beams": (1, 2, 5), "late_beams": (5,), "resamples": 100},
+    Profile.LAPTOP: {"beams": (1, 2, 3, 5, 10), "late_beams": (5,)},
     Profile.FULL: {},
 }
 
