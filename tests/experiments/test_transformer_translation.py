@@ -85,6 +85,9 @@ def test_the_runs_of_each_profile() -> None:
     assert len({each.name for each in full}) == len(full) == 12
     assert {each.corpus for each in full} == set(CORPORA)
     assert [each.seed for each in full] == [0] * 4 + [1] * 4 + [2] * 4
+    assert {each.training.epochs for each in full if each.corpus == "multi30k-en-de"} == {24}
+    assert {each.training.epochs for each in full if each.corpus == "multi30k-en-fr"} == {48}
+    assert {each.training.epochs for each in runs(Profile.FULL, corpus="multi30k-en-fr", epochs=3)} == {3}
     for profile in (Profile.SMOKE, Profile.LAPTOP):
         assert [each.architecture for each in runs(profile)] == list(Architecture)
         assert [each.training.epochs for each in runs(profile, epochs=2, corpus="made-up")] == [2, 2]

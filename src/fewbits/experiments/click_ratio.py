@@ -54,6 +54,7 @@ class ClickRatio(Configuration):
     experiment: ClassVar[str] = "click_ratio"
     version: ClassVar[int] = 1
     keeps_weights: ClassVar[bool] = True
+    large_products: ClassVar[bool] = True
 
     model: int = Field(1, ge=1, le=4)  #: number in :data:`MODELS`, for the name
     arm: str  #: which weights are quantized, in a word

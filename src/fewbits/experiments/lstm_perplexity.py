@@ -37,6 +37,7 @@ class LstmPerplexity(Configuration):
     experiment: ClassVar[str] = "lstm_perplexity"
     version: ClassVar[int] = 1
     keeps_weights: ClassVar[bool] = True  #: other experiments convert the float model, or take its norms
+    large_products: ClassVar[bool] = True
 
     arm: str  #: which weights are quantized, in a word
     weights: Quantizers = Field({})  #: quantizer of each pattern of parameter names

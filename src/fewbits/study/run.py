@@ -34,6 +34,7 @@ from fewbits import project
 from fewbits.errors import FewbitsError
 from fewbits.study import records, weights
 from fewbits.study.allocator import keep_freed_memory
+from fewbits.study.products import large_products
 from fewbits.study.profiles import Profile
 from fewbits.study.records import Metric, Provenance, Record, Result
 from fewbits.training.loop import OutOfTime, Task, Trainer
@@ -113,6 +114,7 @@ class Configuration(BaseModel, ABC):
     experiment: ClassVar[str]  #: name of the module in ``fewbits.experiments``
     version: ClassVar[int]  #: raised when the computation changes its meaning, so that old records are not used
     keeps_weights: ClassVar[bool] = False  #: others start from its weights, see :meth:`Context.start`
+    large_products: ClassVar[bool] = False  #: its time goes into few large products, see :mod:`fewbits.study.products`
     processor_only: ClassVar[bool] = False  #: the device that is asked for makes no difference: it is the CPU
 
     @property
@@ -174,7 +176,7 @@ def run(
     checkpoint = _checkpoint(profile, key)
     start = time.monotonic()
     keep_freed_memory()
-    with torch.random.fork_rng(), _quiet():
+    with torch.random.fork_rng(), large_products(configuration.large_products), _quiet():
         computed = configuration.compute(Context(device, checkpoint, deadline, checkpoint_every, progress, profile))
     record = Record(
         experiment=configuration.experiment,
