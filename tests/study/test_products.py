@@ -1,11 +1,15 @@
 """Which library computes float32 products, and that it does so in float32."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 
 from fewbits.study import products
 from fewbits.study.products import large_products
+from fewbits.study.profiles import Profile
+from fewbits.study.run import Computed, Configuration, Context, run
 
 
 def setting() -> str:
@@ -37,3 +41,29 @@ def test_a_processor_that_would_round_keeps_its_library(monkeypatch: pytest.Monk
         monkeypatch.setattr(products, "_stays_float32", lambda stays=stays: stays)
         with large_products():
             assert setting() == expected
+
+
+class Large(Configuration):
+    experiment: ClassVar[str] = "toy"
+    version: ClassVar[int] = 1
+    large: bool
+
+    @property
+    def name(self) -> str:
+        return "toy"
+
+    @property
+    def large_products(self) -> bool:
+        return self.large
+
+    def data_hashes(self) -> dict[str, str]:
+        return {}
+
+    def compute(self, context: Context) -> Computed:
+        return Computed({"setting": setting()}, [], {}, {})
+
+
+def test_a_run_says_whether_its_products_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_stays_float32", lambda: True)
+    found = [run(Large(large=large), Profile.SMOKE).result.metrics["setting"] for large in (True, False)]
+    assert found == ["bf16", setting()]

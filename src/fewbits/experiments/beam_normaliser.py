@@ -61,6 +61,11 @@ class BeamNormaliser(Configuration):
         """The run that is searched."""
         return f"{self.start.name}-search"
 
+    @property
+    def large_products(self) -> bool:
+        """As the run that it starts from."""
+        return self.start.large_products
+
     def data_hashes(self) -> dict[str, str]:
         """Return the hashes of the sentences."""
         return data_hashes(self.start.corpus)

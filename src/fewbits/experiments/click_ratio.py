@@ -54,7 +54,6 @@ class ClickRatio(Configuration):
     experiment: ClassVar[str] = "click_ratio"
     version: ClassVar[int] = 1
     keeps_weights: ClassVar[bool] = True
-    large_products: ClassVar[bool] = True
 
     model: int = Field(1, ge=1, le=4)  #: number in :data:`MODELS`, for the name
     arm: str  #: which weights are quantized, in a word
@@ -87,6 +86,11 @@ class ClickRatio(Configuration):
         """Corpus, words, model, cell, output layer where it is not the usual one, arm and seed."""
         full = "-full" if self.output is Output.FULL else ""
         return f"{self.corpus}-{self.vocabulary_size}-{self.cell}{self.model}{full}-{self.arm}-seed{self.seed}"
+
+    @property
+    def large_products(self) -> bool:
+        """Yes: those with the output layer."""
+        return True
 
     def data_hashes(self) -> dict[str, str]:
         """Return the hashes of the corpus's files."""

@@ -37,7 +37,6 @@ class LstmPerplexity(Configuration):
     experiment: ClassVar[str] = "lstm_perplexity"
     version: ClassVar[int] = 1
     keeps_weights: ClassVar[bool] = True  #: other experiments convert the float model, or take its norms
-    large_products: ClassVar[bool] = True
 
     arm: str  #: which weights are quantized, in a word
     weights: Quantizers = Field({})  #: quantizer of each pattern of parameter names
@@ -61,6 +60,11 @@ class LstmPerplexity(Configuration):
     def name(self) -> str:
         """Corpus, cell, arm and seed."""
         return f"{self.corpus}-{self.cell}-{self.arm}-seed{self.seed}"
+
+    @property
+    def large_products(self) -> bool:
+        """Yes: those with the output layer."""
+        return True
 
     def data_hashes(self) -> dict[str, str]:
         """Return the hashes of the corpus's files."""

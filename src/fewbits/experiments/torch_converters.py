@@ -55,6 +55,11 @@ class TorchConverters(Configuration):
         """The name of the float run."""
         return f"{self.start.name}-converted"
 
+    @property
+    def large_products(self) -> bool:
+        """As the run that it starts from."""
+        return self.start.large_products
+
     def data_hashes(self) -> dict[str, str]:
         """Return the hashes of the corpus's files."""
         return self.start.data_hashes()

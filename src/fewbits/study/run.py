@@ -114,13 +114,17 @@ class Configuration(BaseModel, ABC):
     experiment: ClassVar[str]  #: name of the module in ``fewbits.experiments``
     version: ClassVar[int]  #: raised when the computation changes its meaning, so that old records are not used
     keeps_weights: ClassVar[bool] = False  #: others start from its weights, see :meth:`Context.start`
-    large_products: ClassVar[bool] = False  #: its time goes into few large products, see :mod:`fewbits.study.products`
     processor_only: ClassVar[bool] = False  #: the device that is asked for makes no difference: it is the CPU
 
     @property
     @abstractmethod
     def name(self) -> str:
         """A readable name, unique within the experiment and profile."""
+
+    @property
+    def large_products(self) -> bool:
+        """Whether its time goes into few large matrix products, see :mod:`fewbits.study.products`."""
+        return False
 
     @abstractmethod
     def data_hashes(self) -> dict[str, str]:

@@ -69,6 +69,11 @@ class TransformerTranslation(Configuration):
         """Corpus, architecture, d and seed."""
         return f"{self.corpus}-{self.architecture}-d{self.hidden_size}-seed{self.seed}"
 
+    @property
+    def large_products(self) -> bool:
+        """Yes for the convolutions; attention in several heads has many small products."""
+        return self.architecture is Architecture.CONVS2S
+
     def data_hashes(self) -> dict[str, str]:
         """Return the hashes of the sentences."""
         return data_hashes(self.corpus)
