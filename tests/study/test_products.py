@@ -16,6 +16,9 @@ def setting() -> str:
     return torch.backends.mkldnn.matmul.fp32_precision
 
 
+FIRST = setting()  # before any test ran
+
+
 @pytest.mark.parametrize("shape", [(700, 200, 10_000), (33, 1_000, 65), (1, 7, 3)])
 def test_products_stay_as_near_to_those_of_numpy_in_float64(shape: tuple[int, int, int]) -> None:
     rows, inner, columns = shape
@@ -28,12 +31,11 @@ def test_products_stay_as_near_to_those_of_numpy_in_float64(shape: tuple[int, in
 
 
 def test_the_setting_is_put_back() -> None:
-    before = setting()
     with large_products(False):
-        assert setting() == before
+        assert setting() == FIRST
     with pytest.raises(ZeroDivisionError), large_products():
         raise ZeroDivisionError
-    assert setting() == before
+    assert setting() == FIRST
 
 
 def test_a_processor_that_would_round_keeps_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
