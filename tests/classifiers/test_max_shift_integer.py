@@ -75,9 +75,9 @@ def test_ties_come_from_rounding_and_the_lowest_word_wins():
 def test_integer_probabilities_are_those_of_the_rounded_logits(hidden, target):
     classifier = IntegerMaxShift(HIDDEN, VOCABULARY, 1).double()
     z = np.round(2 * classifier.output(hidden).detach().numpy()) / 2
-    np.testing.assert_allclose(classifier.log_prob(hidden), log_softmax(z, axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(classifier.log_prob(hidden), log_softmax(z, axis=-1), rtol=1e-12, atol=1e-12)
     nll = -np.take_along_axis(log_softmax(z, axis=-1), target[..., None].numpy(), -1)[..., 0]
-    np.testing.assert_allclose(classifier.nll(hidden, target), nll, rtol=1e-6)
+    np.testing.assert_allclose(classifier.nll(hidden, target), nll, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("gradient", Gradient)

@@ -190,8 +190,9 @@ class IntegerMaxShift(MaxShift):
         return (-gaps << self.fraction_bits) - log2_of_sum(gaps, self.fraction_bits)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the rounded logits q · 2^−s, (…, V), without gradient."""
-        return self.integers(hidden).float() * 2.0**-self.scale_bits
+        """Return the rounded logits q · 2^−s, (…, V), in at least float32, without gradient."""
+        dtype = torch.promote_types(self.output.weight.dtype, torch.float32)
+        return self.integers(hidden).to(dtype) * 2.0**-self.scale_bits
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Return the integer scores times 2^−(s + f), in float32."""
