@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewbits.data import Source, load_corpus, registry
+from fewbits.data import Source, check, load_corpus, registry
 from fewbits.errors import FewbitsError
 
 needs_folder = pytest.mark.skipif(
@@ -84,6 +85,22 @@ def test_documents_are_split_by_their_position(study) -> None:
     assert train[1::2] == ["<eos>"] * (len(train) // 2)
     assert train[::2] == [text for i, text in enumerate(texts) if i not in (0, 1, 20, 21, 40, 41)]
     assert sizes(corpus) == (2 * 37, 2 * 3, 2 * 3)
+
+
+def test_poleval_is_read_where_a_user_has_it(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"train": "".join(f"Słowo w{i}\n" for i in range(43)), "test": "Słowo w2 , w1\ninne\n"}
+    (tmp_path / "poleval-2018").mkdir()
+    paths = {part: f"poleval-2018/task3_{part}_segmented.txt" for part in texts}
+    for part, text in texts.items():
+        (tmp_path / paths[part]).write_text(text, encoding="utf-8")
+    monkeypatch.setenv("FEWBITS_DATA", str(tmp_path))
+    corpus = load_corpus("poleval-2018")
+    decoded = {split: corpus.vocabulary.decode(getattr(corpus, split)) for split in ("train", "valid", "test")}
+    assert [word for word in decoded["train"] if word[0] == "w"] == [f"w{i}" for i in range(43) if i % 20 != 1]
+    assert decoded["valid"] == [word for _ in range(3) for word in ("Słowo", "<unk>", "<eos>")]
+    assert decoded["test"] == ["Słowo", "w2", "<unk>", "<unk>", "<eos>", "<unk>", "<eos>"]
+    assert corpus.hashes == {paths[part]: hashlib.sha256(text.encode()).hexdigest() for part, text in texts.items()}
+    assert (check("poleval-2018").state, check("poleval-2018").variants) == ("unchecked", corpus.hashes)
 
 
 @pytest.mark.shared_data

@@ -118,6 +118,16 @@ def test_the_table_has_the_tokens_of_texts_and_the_number_of_images(study) -> No
     assert [str(kind) for kind in rows[["tokens", "types", "images"]].dtypes] == ["Int64"] * 3, "no number is a float"
 
 
+def test_a_text_that_nobody_counted_has_no_numbers(study) -> None:
+    study.put("text/text.txt", b"a b\n")
+    study.register("text", [{"path": "text/text.txt", "documents": "line", "sha256": {}}])
+    del study.entries["text"]["tokens"], study.entries["text"]["types"]
+    study.write()
+    row = data_table().set_index("name").loc["text"]
+    assert row[["tokens", "types", "images"]].isna().all()
+    assert (row["language"], row["check"]) == ("English", "unchecked")
+
+
 def test_importing_the_package_is_light() -> None:
     program = "import sys, fewbits.data; print([m for m in ('pandas', 'pooch', 'requests') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

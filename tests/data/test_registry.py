@@ -5,14 +5,15 @@ from fewbits.errors import FewbitsError
 
 
 def test_the_registry_of_the_study_is_valid() -> None:
-    texts = ["news", "ptb", "wikitext-2", "polish", "eng-fra", "bible-en-fr"]
+    texts = ["news", "ptb", "wikitext-2", "polish", "poleval-2018", "eng-fra", "bible-en-fr"]
     texts += ["multi30k-en-de", "multi30k-en-fr", "newstest2014-en-de", "newstest2014-en-fr"]
     assert list(registry.entries()) == [*texts, "digits", "mnist", "cifar10-jpeg"]
 
 
 def test_an_unknown_name_gets_near_matches_and_all_names() -> None:
     with pytest.raises(
-        FewbitsError, match=r"'wikitext2'.*Did you mean 'wikitext-2'.*news, ptb, wikitext-2, polish, eng-fra"
+        FewbitsError,
+        match=r"'wikitext2'.*Did you mean 'wikitext-2'.*news, ptb, wikitext-2, polish, poleval-2018, eng-fra",
     ):
         registry.entry("wikitext2")
 
@@ -44,6 +45,14 @@ def test_addresses_are_for_all_files_or_none(study) -> None:
     del study.entries["toy"]["files"][0]["url"]
     study.register("toy", study.entries["toy"]["files"])
     with pytest.raises(FewbitsError, match="url"):
+        registry.entries()
+
+
+def test_what_has_an_address_has_a_hash(study) -> None:
+    study.splits("toy", "a\n", "a\n", "a\n", url="http://localhost")
+    study.entries["toy"]["files"][0]["sha256"] = {}
+    study.write()
+    with pytest.raises(FewbitsError, match="url and its hash"):
         registry.entries()
 
 

@@ -78,9 +78,12 @@ def split_documents(located: Iterable[Located]) -> Iterator[tuple[Split, str]]:
     """Yield the documents of all files in order, each with its split.
 
     A file that has a split gives it to all its documents. The others are counted from 0 through all files: every 20th,
-    from the first on, is test text, the one after it validation text, the rest training text.
+    from the first on, is test text, the one after it validation text, the rest training text; where a file has such a
+    split, those documents are training text too.
     """
-    by_rule = {0: Split.TEST, 1: Split.VALID}
+    located = tuple(located)
+    whole = {file.file.split for file in located}
+    by_rule = {place: split for place, split in enumerate((Split.TEST, Split.VALID)) if split not in whole}
     position = 0
     for file in located:
         for content in file.read():

@@ -19,7 +19,7 @@ class Report:
 
     name: str
     source: Source | None  #: ``None``: not on this machine
-    variants: dict[str, str]  #: the accepted variant that each undamaged file is, by registered path
+    variants: dict[str, str]  #: the accepted variant that each undamaged file is, or else its hash, by registered path
     problems: tuple[str, ...]  #: what is wrong and what to do; empty if all is well
 
     @property
@@ -29,10 +29,12 @@ class Report:
 
     @property
     def state(self) -> str:
-        """``verified``, ``damaged`` or ``missing``."""
+        """``verified``, ``unchecked`` (here, but with a hash that nobody knows), ``damaged`` or ``missing``."""
         if self.source is None:
             return "missing"
-        return "verified" if self.ok else "damaged"
+        if not self.ok:
+            return "damaged"
+        return "verified" if registry.entry(self.name).checkable else "unchecked"
 
     def __str__(self) -> str:
         found = f" ({self.source})" if self.source else ""
@@ -110,15 +112,18 @@ def data_table() -> "pd.DataFrame":
     return table.astype(dict.fromkeys(("tokens", "types", "images"), "Int64"))
 
 
-def _sizes(entry: RunningText | ParallelText | SentenceFiles | LabelledImages) -> dict[str, str | int]:
+def _sizes(entry: RunningText | ParallelText | SentenceFiles | LabelledImages) -> dict[str, str | int | None]:
     if isinstance(entry, LabelledImages):
         return {"language": "", "images": sum(entry.images.values())}
-    sizes: dict[str, str | int] = {"language": entry.language, "tokens": sum(entry.tokens.values())}
+    if entry.tokens is None:
+        return {"language": entry.language}
+    sizes: dict[str, str | int | None] = {"language": entry.language, "tokens": sum(entry.tokens.values())}
     return sizes if isinstance(entry, SentenceFiles) else {**sizes, "types": entry.types}
 
 
 def _variant(located: Located) -> str:
-    return located.file.variant(located.sha256()) or ""
+    sha256 = located.sha256()
+    return located.file.variant(sha256) or sha256
 
 
 def _download(name: str, file: DataFile, progress: bool) -> None:

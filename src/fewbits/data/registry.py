@@ -73,7 +73,7 @@ class DataFile(_Strict):
 
     path: str  #: below ``FEWBITS_DATA`` and below ``data`` in the cache; ``*`` matches many
     documents: Documents = Documents.FILE  #: what one document of a text is
-    sha256: Annotated[dict[str, Sha256], Field(min_length=1)]  #: accepted hashes of the unpacked content, by variant
+    sha256: dict[str, Sha256]  #: accepted hashes of the unpacked content, by variant; none: not known, any is accepted
     split: Split | None = None  #: the split of the whole text; ``None``: by document
     part: str | None = None  #: of sentence files: what its sentences are for, and its name
     side: Side | None = None  #: of sentence files: the language that it holds
@@ -99,10 +99,15 @@ class Entry(_Strict):
         """Whether every file has an address."""
         return all(file.url for file in self.files)
 
+    @property
+    def checkable(self) -> bool:
+        """Whether the hash of every file is known."""
+        return all(file.sha256 for file in self.files)
+
     @model_validator(mode="after")
     def _addresses_for_all_or_none(self) -> Self:
-        if any(file.url for file in self.files) and not self.downloadable:
-            raise ValueError("give every file of a data set a url, or none")
+        if any(file.url for file in self.files) and not (self.downloadable and self.checkable):
+            raise ValueError("give every file of a data set a url and its hash, or none a url")
         return self
 
 
@@ -116,8 +121,8 @@ class Text(Entry):
 class RunningText(Text):
     """Text for a language model."""
 
-    tokens: dict[Split, int]  #: with one ``<eos>`` a document
-    types: int  #: of the training text, with ``<unk>`` and ``<eos>``
+    tokens: dict[Split, int] | None = None  #: with one ``<eos>`` a document; ``None``: not known
+    types: int | None = None  #: of the training text, with ``<unk>`` and ``<eos>``; ``None``: not known
 
 
 class ParallelText(Text):

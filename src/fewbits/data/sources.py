@@ -89,7 +89,7 @@ class Located:
     def _accepted(self, hashes: list[str]) -> str:
         many = "*" in self.file.path
         sha256 = _sha256("".join(f"{one}\n" for one in hashes).encode()) if many else hashes[0]
-        if self.file.variant(sha256) is None:
+        if self.file.sha256 and self.file.variant(sha256) is None:
             raise self._refusal(sha256)
         return sha256
 
