@@ -6,6 +6,7 @@ import re
 import time
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def test_a_shorter_text_is_the_first_tokens_of_each_part(
     assert tuple(map(len, found)) == expected
     assert (short.vocabulary, short.hashes, short.name) == (corpus.vocabulary, corpus.hashes, "toy")
     assert [part.tolist() for part in (corpus.train, corpus.valid, corpus.test)] == before
+
+
+@pytest.mark.parametrize(
+    ("count", "starts"), [(8, [0, 31]), (13, [0, 15, 31]), (4, [0]), (3, [0]), (35, None), (None, None)]
+)
+def test_a_sample_is_made_of_stretches_at_equal_distances(study, count: int | None, starts: list[int] | None) -> None:
+    study.splits("toy", "a b\n", "a b\n", " ".join(map(str, range(34))) + "\n")
+    whole = load_corpus("toy")
+    whole = replace(whole, test=torch.arange(35, dtype=torch.int32))
+    found = whole.sampled(None, count, stretch=4)
+    expected = [i for start in starts for i in range(start, start + min(4, count or 0))] if starts else list(range(35))
+    assert found.test.tolist() == expected
+    assert torch.equal(found.valid, whole.valid)
+    assert torch.equal(found.train, whole.train)
 
 
 def test_documents_are_split_by_their_position(study) -> None:

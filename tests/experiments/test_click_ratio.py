@@ -9,6 +9,7 @@ import torch
 from fewbits.classifiers import AdaptiveSoftmax, Softmax
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.click_ratio import Keyboard, clicks
+from fewbits.evaluation.perplexity import perplexity
 from fewbits.experiments import click_ratio
 from fewbits.experiments.click_ratio import MODELS, ClickRatio, Output
 from fewbits.models import Cell
@@ -19,8 +20,8 @@ from fewbits.training.loop import OutOfTime
 from fewbits.training.settings import Training
 
 TINY = ClickRatio(
-    arm="float", corpus="news", vocabulary_size=60, evaluation_tokens=300, hidden_size=8, batch_size=5, length=10,
-    visits=1_000, training=Training(learning_rate=1.0, epochs=2),
+    arm="float", corpus="news", vocabulary_size=60, valid_tokens=300, test_tokens=400, hidden_size=8, batch_size=5,
+    length=10, visits=1_000, training=Training(learning_rate=1.0, epochs=2),
 )  # fmt: skip
 CONTEXT = Context("cpu", None, math.inf, 500, False)
 
@@ -40,6 +41,24 @@ def test_the_numbers_are_those_of_the_model_that_is_left(computed):
     assert computed.metrics["click_ratio_after_2"] == 100 * found.ratio(3, typed=2)
     assert computed.metrics["savings"] == 100 * found.savings(3)
     assert computed.metrics["unknown"] == 100 * found.unknown / found.words
+
+
+def test_embeddings_are_rounded_to_eight_bits_a_row_for_one_look(computed):
+    corpus = TINY.load()
+    model = TINY.build(corpus)
+    model.load_state_dict(computed.weights)
+    keyboard = Keyboard(corpus.vocabulary.words)
+    whole = clicks(model, corpus.valid, keyboard)
+    before = perplexity(model, corpus.valid, first=corpus.vocabulary.eos)
+    with torch.no_grad():
+        weight = model.body.embedding.weight
+        step = weight.abs().amax(1, keepdim=True) / 127
+        weight.copy_((weight / step).round() * step)
+    narrow = clicks(model, corpus.valid, keyboard)
+    found = computed.metrics["embeddings_8_bits_valid_perplexity"]
+    assert found == pytest.approx(perplexity(model, corpus.valid, first=corpus.vocabulary.eos), rel=1e-9)
+    assert found != pytest.approx(before, rel=1e-9)
+    assert computed.metrics["lost_by_8_bit_embeddings_savings"] == 100 * whole.savings() - 100 * narrow.savings()
 
 
 def test_words_and_clicks_are_split_completely(computed):

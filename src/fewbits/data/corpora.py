@@ -48,6 +48,23 @@ class Corpus:
         few = slice(evaluation_tokens)
         return replace(self, train=self.train[:train_tokens], valid=self.valid[few], test=self.test[few])
 
+    def sampled(self, valid_tokens: int | None, test_tokens: int | None, stretch: int = 1_000) -> "Corpus":
+        """Return stretches of the validation and the test text at equal distances; None is all.
+
+        Where documents are long, the first tokens are one of them, and stretches are of all. A number of tokens is
+        rounded down to whole stretches; one below ``stretch`` is one short stretch, from the beginning.
+        """
+        valid, test = _stretches(self.valid, valid_tokens, stretch), _stretches(self.test, test_tokens, stretch)
+        return replace(self, valid=valid, test=test)
+
+
+def _stretches(tokens: Tensor, count: int | None, stretch: int) -> Tensor:
+    if count is None or count >= len(tokens):
+        return tokens
+    length = min(stretch, count)
+    starts = np.linspace(0, len(tokens) - length, count // length).astype(int)
+    return torch.cat([tokens[start : start + length] for start in starts])
+
 
 def load_corpus(name: str, vocabulary_size: int | None = None) -> Corpus:
     """Return the data set ``name``, found on this machine and checked by hash; nothing is downloaded.

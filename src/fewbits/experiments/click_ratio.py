@@ -52,7 +52,7 @@ class ClickRatio(Configuration):
     """One training on a fixed number of words, and what could be clicked after each part of it."""
 
     experiment: ClassVar[str] = "click_ratio"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     keeps_weights: ClassVar[bool] = True
 
     model: int = Field(1, ge=1, le=4)  #: number in :data:`MODELS`, for the name
@@ -60,7 +60,8 @@ class ClickRatio(Configuration):
     weights: Quantizers = Field({})  #: quantizer of each pattern of parameter names
     corpus: str = "polish"
     vocabulary_size: int = Field(10_000, ge=3)
-    evaluation_tokens: int | None = 60_000  #: of validation and of test text
+    valid_tokens: int | None = 40_000  #: of the validation text, which is read after each part of the training
+    test_tokens: int | None = 160_000
     cell: Cell = Cell.LSTM
     hidden_size: int = Field(200, ge=1)  #: and that of the embeddings where there is no projection
     layers: int = Field(1, ge=1)
@@ -116,9 +117,9 @@ class ClickRatio(Configuration):
         }
         if not self.tied:
             with _embeddings_in_8_bits(model):
-                narrow = clicks(model, corpus.test, keyboard)
-                metrics |= {f"embeddings_8_bits_{name}": value for name, value in _numbers(narrow).items()}
-                metrics["embeddings_8_bits_test_perplexity"] = perplexity(model, corpus.test, first=eos)
+                narrow = _numbers(clicks(model, corpus.valid, keyboard))
+                metrics["embeddings_8_bits_valid_perplexity"] = perplexity(model, corpus.valid, first=eos)
+            metrics |= {f"lost_by_8_bit_embeddings_{name}": task.seen[-1][name] - narrow[name] for name in narrow}
         arrays = {name: [row[name] for row in task.seen] for name in task.seen[0]}
         arrays["visits"] = [task.length * self.batch_size * self.length * part for part in range(1, len(task.seen) + 1)]
         return Computed(metrics, history, arrays | _losses(found), model.state_dict())
@@ -142,8 +143,8 @@ class ClickRatio(Configuration):
         return model, task, context.trainer(task, self.training).fit()
 
     def load(self) -> Corpus:
-        """Return the corpus with its most frequent words."""
-        return load_corpus(self.corpus, self.vocabulary_size).shortened(None, self.evaluation_tokens)
+        """Return the corpus with its most frequent words, and of the evaluated texts stretches of all documents."""
+        return load_corpus(self.corpus, self.vocabulary_size).sampled(self.valid_tokens, self.test_tokens)
 
     def build(self, corpus: Corpus) -> LanguageModel:
         """Return the untrained model that ``seed`` gives."""
@@ -215,14 +216,14 @@ def _embeddings_in_8_bits(model: LanguageModel) -> Iterator[None]:
 #: What differs from the full scale, which the field defaults hold.
 _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.SMOKE: {
-        "corpus": "news", "evaluation_tokens": 3_000, "visits": 80_000, "batch_size": 16,
+        "corpus": "news", "valid_tokens": 3_000, "test_tokens": 3_000, "visits": 80_000, "batch_size": 16,
         "hidden_size": 32,
         "training": ClickRatio.model_fields["training"].default.model_copy(
             update={"learning_rate": 2e-2, "warmup_steps": 20, "epochs": 3}
         ),
     },
     Profile.LAPTOP: {
-        "corpus": "news", "evaluation_tokens": 15_000, "visits": 300_000, "hidden_size": 100,
+        "corpus": "news", "valid_tokens": 10_000, "test_tokens": 20_000, "visits": 300_000, "hidden_size": 100,
         "training": ClickRatio.model_fields["training"].default.model_copy(
             update={"learning_rate": 1e-2, "warmup_steps": 40, "epochs": 3}
         ),
