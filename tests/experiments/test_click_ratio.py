@@ -9,11 +9,10 @@ import torch
 from fewbits.classifiers import AdaptiveSoftmax, Softmax
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.click_ratio import Keyboard, clicks
-from fewbits.evaluation.perplexity import perplexity
 from fewbits.experiments import click_ratio
 from fewbits.experiments.click_ratio import MODELS, ClickRatio, Output
 from fewbits.models import Cell
-from fewbits.quantize import quantized_weights
+from fewbits.quantize import pack, quantized_weights
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Context
 from fewbits.training.loop import OutOfTime
@@ -43,22 +42,12 @@ def test_the_numbers_are_those_of_the_model_that_is_left(computed):
     assert computed.metrics["unknown"] == 100 * found.unknown / found.words
 
 
-def test_embeddings_are_rounded_to_eight_bits_a_row_for_one_look(computed):
-    corpus = TINY.load()
-    model = TINY.build(corpus)
-    model.load_state_dict(computed.weights)
-    keyboard = Keyboard(corpus.vocabulary.words)
-    whole = clicks(model, corpus.valid, keyboard)
-    before = perplexity(model, corpus.valid, first=corpus.vocabulary.eos)
-    with torch.no_grad():
-        weight = model.body.embedding.weight
-        step = weight.abs().amax(1, keepdim=True) / 127
-        weight.copy_((weight / step).round() * step)
-    narrow = clicks(model, corpus.valid, keyboard)
-    found = computed.metrics["embeddings_8_bits_valid_perplexity"]
-    assert found == pytest.approx(perplexity(model, corpus.valid, first=corpus.vocabulary.eos), rel=1e-9)
-    assert found != pytest.approx(before, rel=1e-9)
-    assert computed.metrics["lost_by_8_bit_embeddings_savings"] == 100 * whole.savings() - 100 * narrow.savings()
+def test_a_size_is_that_of_the_file(computed):
+    assert computed.metrics["file_bytes"] == 4 * computed.metrics["parameters"]
+    ternary = TINY.model_copy(update={"weights": {"rnn.weight_*": "TWN(PerGate(4))"}}).compute(CONTEXT).metrics
+    recurrent = 2 * 4 * 8 * 8  # two matrices of four gates
+    saved = computed.metrics["file_bytes"] - ternary["file_bytes"]
+    assert 0 < saved + 4_096 < 4_096 + 4 * recurrent, "a file has a header, and cannot save more than the matrices had"
 
 
 def test_words_and_clicks_are_split_completely(computed):
@@ -95,15 +84,26 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(computed, tmp_path
     assert found.arrays == computed.arrays
 
 
-@pytest.mark.parametrize("cell", list(Cell))
-@pytest.mark.parametrize("arm", ["float", "twn", "binary"])
-def test_only_the_recurrent_matrices_are_quantized(cell, arm):
-    run = next(run for run in click_ratio.runs(Profile.FULL, arms=[arm]) if run.cell is cell or arm == "binary")
-    run = run.model_copy(update={"corpus": "news", "vocabulary_size": 60})
+@pytest.mark.parametrize(
+    ("cell", "arm", "patterns", "scales"),
+    [
+        (Cell.LSTM, "float", (), set()),
+        (Cell.LSTM, "twn", ("weight_ih", "weight_hh"), {4}),
+        (Cell.GRU, "twn", ("weight_ih", "weight_hh"), {3}),
+        (Cell.LSTM, "binary", ("weight_ih", "weight_hh"), {0}),
+        (Cell.LSTM, "embeddings", ("embedding",), {60}),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 4])
+def test_only_the_weights_of_the_arm_are_quantized(cell, arm, patterns, scales, number):
+    run = next(run for run in click_ratio.runs(Profile.FULL, arms=[arm]) if run.cell is cell)
+    change = {"corpus": "news", "vocabulary_size": 60, **(MODELS[number] if cell is Cell.LSTM else {})}
+    run = run.model_copy(update=change)
     model = run.build(run.load())
-    quantized = {id(weight) for _, weight, _ in quantized_weights(model)}
-    wanted = {id(p) for name, p in model.named_parameters() if "weight_ih" in name or "weight_hh" in name}
-    assert quantized == (set() if arm == "float" else wanted)
+    wanted = {id(p) for name, p in model.named_parameters() if any(pattern in name for pattern in patterns)}
+    assert {id(weight) for _, weight, _ in quantized_weights(model)} == wanted
+    codes = pack(model).codes.values() if patterns else ()
+    assert {one.tables["scale"].numel() if "scale" in one.tables else 0 for one in codes} == scales
 
 
 @pytest.mark.parametrize("number", MODELS)
@@ -135,14 +135,28 @@ def test_the_full_output_layer_is_a_softmax():
 def test_the_grid_has_the_cells_of_the_document_with_three_seeds():
     full = click_ratio.runs(Profile.FULL)
     assert len({run.name for run in full}) == len(full)
-    cells = {(run.model, run.vocabulary_size, run.arm, run.seed) for run in full if run.cell is Cell.LSTM}
+    cells = {(run.corpus, run.cell, run.model, run.output, run.vocabulary_size, run.arm, run.seed) for run in full}
+    document = ("polish", Cell.LSTM)
     for seed in range(3):
+        assert (*document, 2, Output.ADAPTIVE, 20_000, "binary", seed) in cells
         for arm in ("float", "twn"):
-            assert {(1, size, arm, seed) for size in (10_000, 20_000, 50_000, 100_000)} <= cells
-            assert {(2, size, arm, seed) for size in (10_000, 20_000, 50_000)} <= cells
-        assert (2, 20_000, "binary", seed) in cells
-    assert {run.model for run in full if run.cell is Cell.GRU} == {1, 2}
+            for size in (10_000, 20_000, 50_000, 100_000):
+                assert (*document, 1, Output.ADAPTIVE, size, arm, seed) in cells
+                assert ((*document, 2, Output.ADAPTIVE, size, arm, seed) in cells) == (size < 100_000)
+    for arm in ("float", "twn"):
+        assert (*document, 1, Output.FULL, 20_000, arm, 0) in cells
+        for size in (10_000, 20_000, 50_000):
+            assert ("news", Cell.LSTM, 1, Output.ADAPTIVE, size, arm, 0) in cells
+            for cell, model in ((Cell.LSTM, 3), (Cell.LSTM, 4), (Cell.GRU, 1), (Cell.GRU, 2)):
+                assert ("polish", cell, model, Output.ADAPTIVE, size, arm, 0) in cells or size == 20_000
     assert all(run.seed == 0 for run in click_ratio.runs(Profile.FULL, seeds=1))
+
+
+def test_the_grid_can_be_trained_on_the_documents_own_corpus():
+    polish = [run for run in click_ratio.runs(Profile.FULL) if run.corpus == "polish"]
+    assert click_ratio.runs(Profile.FULL, corpus="poleval-2018") == [
+        run.model_copy(update={"corpus": "poleval-2018"}) for run in polish
+    ]
 
 
 def test_parameters_of_the_runs():

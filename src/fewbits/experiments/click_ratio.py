@@ -1,7 +1,6 @@
 """Click ratio of recurrent language models with float, ternary and binary matrices (claims S10, S11, S12, S16)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -15,8 +14,8 @@ from fewbits.evaluation.click_ratio import SUGGESTIONS, Clicks, Keyboard, clicks
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
 from fewbits.experiments.choice import Quantizers, check_arms, check_counts, scaled
 from fewbits.models import Cell, LanguageModel, RecurrentBody
-from fewbits.quantize import quantize
-from fewbits.quantizers import PerRow, Uniform, parse
+from fewbits.quantize import pack, quantize, quantized_weights
+from fewbits.quantizers import parse
 from fewbits.study.profiles import Profile
 from fewbits.study.run import Computed, Configuration, Context
 from fewbits.training.language_modelling import LanguageModelling
@@ -25,8 +24,13 @@ from fewbits.training.stretches import Stretches
 
 RECURRENT = ("rnn.weight_ih_*", "rnn.weight_hh_*")  #: what the document quantizes
 
-#: The quantizer of each arm's recurrent matrices.
-ARMS: dict[str, str | None] = {"float": None, "twn": "TWN(PerGate({gates}))", "binary": "Binary()"}
+#: The quantizer of each arm's patterns: the recurrent matrices, or the embeddings.
+ARMS: dict[str, dict[str, str]] = {
+    "float": {},
+    "twn": dict.fromkeys(RECURRENT, "TWN(PerGate({gates}))"),
+    "binary": dict.fromkeys(RECURRENT, "Binary()"),
+    "embeddings": {"*embedding.weight": "Uniform(8, PerRow())"},
+}
 
 #: The document's four models are pictures. These four are ours, in the order of what they change.
 MODELS: dict[int, dict[str, Any]] = {
@@ -74,7 +78,7 @@ class ClickRatio(Configuration):
     visits: int = Field(4_000_000, ge=1)  #: words that are read in training
     training: Training = Training(
         optimizer=Optimizer.ADAM,
-        learning_rate=4e-3,
+        learning_rate=8e-3,
         schedule=Schedule.INVERSE_ROOT,
         warmup_steps=200,
         epochs=5,
@@ -113,13 +117,9 @@ class ClickRatio(Configuration):
             "epochs_of_text": self.visits / len(corpus.train),
             "train_tokens": len(corpus.train),
             "parameters": sum(p.numel() for p in model.parameters()),
+            "file_bytes": _file_bytes(model),
             **_numbers(found),
         }
-        if not self.tied:
-            with _embeddings_in_8_bits(model):
-                narrow = _numbers(clicks(model, corpus.valid, keyboard))
-                metrics["embeddings_8_bits_valid_perplexity"] = perplexity(model, corpus.valid, first=eos)
-            metrics |= {f"lost_by_8_bit_embeddings_{name}": task.seen[-1][name] - narrow[name] for name in narrow}
         arrays = {name: [row[name] for row in task.seen] for name in task.seen[0]}
         arrays["visits"] = [task.length * self.batch_size * self.length * part for part in range(1, len(task.seen) + 1)]
         return Computed(metrics, history, arrays | _losses(found), model.state_dict())
@@ -201,16 +201,12 @@ def _losses(found: Clicks) -> dict[str, list[float]]:
     }
 
 
-@contextmanager
-def _embeddings_in_8_bits(model: LanguageModel) -> Iterator[None]:
-    weight = model.body.get_parameter("embedding.weight")
-    kept = weight.detach().clone()
-    with torch.no_grad():
-        weight.copy_(Uniform(8, PerRow())(kept))
-        try:
-            yield
-        finally:
-            weight.copy_(kept)
+def _file_bytes(model: LanguageModel) -> int:
+    """Return the bytes on disk: of the packed model, or in float32 where nothing is quantized."""
+    if not any(True for _ in quantized_weights(model)):
+        return 4 * sum(p.numel() for p in model.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        return pack(model).save(folder)
 
 
 #: What differs from the full scale, which the field defaults hold.
@@ -231,22 +227,27 @@ _SCALES: dict[Profile, dict[str, Any]] = {
     Profile.FULL: {},
 }  # fmt: skip
 
+_TEXT = "polish"  #: in place of the document's corpus
 _FLOAT_AND_TWN = ("float", "twn")
 #: The cells of the full grid: corpus, model, cell, vocabularies, arms, seeds; the most valuable first.
 _GRID: tuple[tuple[str, int, Cell, tuple[int, ...], tuple[str, ...], range], ...] = (
-    ("polish", 1, Cell.LSTM, (10_000, 20_000, 50_000, 100_000), _FLOAT_AND_TWN, range(1)),
-    ("polish", 2, Cell.LSTM, (20_000,), tuple(ARMS), range(1)),
-    ("polish", 1, Cell.GRU, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
-    ("polish", 1, Cell.LSTM, (10_000, 100_000), _FLOAT_AND_TWN, range(1, 3)),
-    ("polish", 2, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
-    ("polish", 1, Cell.LSTM, (20_000, 50_000), _FLOAT_AND_TWN, range(1, 3)),
+    (_TEXT, 1, Cell.LSTM, (10_000, 20_000, 50_000, 100_000), _FLOAT_AND_TWN, range(1)),
+    (_TEXT, 2, Cell.LSTM, (20_000,), (*_FLOAT_AND_TWN, "binary"), range(1)),
+    (_TEXT, 1, Cell.GRU, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    (_TEXT, 1, Cell.LSTM, (10_000, 100_000), _FLOAT_AND_TWN, range(1, 3)),
+    (_TEXT, 2, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    (_TEXT, 1, Cell.LSTM, (20_000, 50_000), _FLOAT_AND_TWN, range(1, 3)),
     ("news", 1, Cell.LSTM, (10_000, 20_000, 50_000), _FLOAT_AND_TWN, range(1)),
-    ("polish", 2, Cell.LSTM, (20_000,), tuple(ARMS), range(1, 3)),
-    ("polish", 2, Cell.GRU, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
-    ("polish", 3, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
-    ("polish", 4, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
-    ("polish", 1, Cell.GRU, (10_000,), _FLOAT_AND_TWN, range(1, 3)),
-    ("polish", 2, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1, 3)),
+    (_TEXT, 2, Cell.LSTM, (20_000,), (*_FLOAT_AND_TWN, "binary"), range(1, 3)),
+    (_TEXT, 2, Cell.GRU, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    (_TEXT, 1, Cell.LSTM, (10_000, 50_000), ("embeddings",), range(1)),
+    (_TEXT, 3, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    (_TEXT, 4, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1)),
+    (_TEXT, 1, Cell.GRU, (10_000,), _FLOAT_AND_TWN, range(1, 3)),
+    (_TEXT, 2, Cell.LSTM, (10_000, 50_000), _FLOAT_AND_TWN, range(1, 3)),
+    ("news", 2, Cell.LSTM, (20_000,), _FLOAT_AND_TWN, range(1)),
+    ("news", 1, Cell.GRU, (20_000,), _FLOAT_AND_TWN, range(1)),
+    ("news", 2, Cell.GRU, (20_000,), _FLOAT_AND_TWN, range(1)),
 )
 _FULL_OUTPUT = (1, Cell.LSTM, 20_000, 0)  #: what is trained with a full output layer as well
 
@@ -268,7 +269,7 @@ def runs(
         arms: names from :data:`ARMS`.
         seeds: how many, counted from 0. At full, None is three for the cells of the claims and one for the others;
             else, and with ``vocabularies``, one.
-        corpus: name of a corpus of running text.
+        corpus: name of a corpus of running text; at full, the Polish grid is trained on it.
         vocabularies: sizes; with them, model 1 is trained on each with each arm, as the small profiles do.
 
     Raises:
@@ -277,11 +278,11 @@ def runs(
     check_arms(arms, ARMS)
     check_counts(seeds=seeds, **{f"vocabularies[{place}]": size for place, size in enumerate(vocabularies or ())})
     scale = scaled(ClickRatio, _SCALES[profile])
-    full = profile is Profile.FULL and corpus is None and vocabularies is None
+    full = profile is Profile.FULL and vocabularies is None
     if full:
-        grid = _GRID
+        grid = tuple((corpus or cells[0], *cells[1:]) for cells in _GRID if not corpus or cells[0] == _TEXT)
     else:
-        text = corpus or scale.get("corpus", "polish")
+        text = corpus or scale.get("corpus", _TEXT)
         sizes = tuple(vocabularies or _SMALL.get(profile, (ClickRatio.model_fields["vocabulary_size"].default,)))
         grid = ((text, 1, Cell.LSTM, sizes, tuple(ARMS), range(seeds or 1)),)
     found = [
@@ -299,14 +300,13 @@ def runs(
     ]  # fmt: skip
     if full:
         alike = [run for run in found if (run.model, run.cell, run.vocabulary_size, run.seed) == _FULL_OUTPUT]
-        found += [run.model_copy(update={"output": Output.FULL}) for run in alike if run.corpus == "polish"]
+        found += [run.model_copy(update={"output": Output.FULL}) for run in alike if run.corpus == (corpus or _TEXT)]
     return found
 
 
 def _weights(arm: str, cell: Cell) -> dict[str, str]:
-    quantizer = ARMS[arm]
     gates = 4 if cell is Cell.LSTM else 3
-    return {} if quantizer is None else dict.fromkeys(RECURRENT, quantizer.format(gates=gates))
+    return {pattern: quantizer.format(gates=gates) for pattern, quantizer in ARMS[arm].items()}
 
 
 def _architecture(model: int, scale: dict[str, Any]) -> dict[str, Any]:
