@@ -18,7 +18,7 @@ from fewbits.evaluation.perplexity import exponential
 from fewbits.study.records import Record
 
 #: One colour a method, the same in every chapter; Okabe and Ito's palette, safe for colour-blind readers.
-COLOURS = {"float": "#0072B2", "twn": "#009E73", "ternary": "#E69F00", "binary": "#D55E00"}
+COLOURS = {"float": "#0072B2", "twn": "#009E73", "ternary": "#E69F00", "binary": "#D55E00", "embeddings": "#CC79A7"}
 
 
 def style() -> None:
