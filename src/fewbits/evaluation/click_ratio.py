@@ -160,7 +160,8 @@ def clicks(
     """Return what could be clicked in a text (N,), each word suggested from those before it.
 
     The text is read as :func:`~fewbits.evaluation.perplexity.hidden_states` does; the scores are those of the model's
-    classifier, in parts of bounded memory. The model is put into ``eval()`` and back.
+    classifier, in parts of bounded memory. What is kept of a word is its ranks, four bytes for each letter of the
+    longest word. The model is put into ``eval()`` and back.
 
     Raises:
         FewbitsError: If there are no tokens, or no words, or none of the vocabulary, or the score of a word that
