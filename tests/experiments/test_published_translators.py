@@ -1,6 +1,7 @@
 """The document's four rows: small archives of fairseq's own, translated as fairseq did (``tests/models/fairseq``)."""
 
 import collections
+import functools
 import io
 import json
 import math
@@ -8,8 +9,10 @@ import os
 import random
 import shutil
 import tarfile
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,15 @@ from fewbits.errors import FewbitsError
 from fewbits.evaluation.search import Beam, beam_search
 from fewbits.evaluation.translation import bleu
 from fewbits.experiments import published_translators
-from fewbits.experiments.published_translators import ROWS, Filled, Row, moses_tokens, tokenised_bleu, translate_archive
+from fewbits.experiments.published_translators import (
+    ROWS,
+    Filled,
+    Row,
+    archive_of,
+    moses_tokens,
+    tokenised_bleu,
+    translate_archive,
+)
 from fewbits.models import padded
 from fewbits.models.fairseq import FairseqModel, load_fairseq
 
@@ -153,6 +164,37 @@ def test_the_other_searches_have_the_same_rules(filled: Filled, tmp_path: Path, 
 def test_an_archive_says_what_its_folder_says(filled: Filled, tmp_path: Path) -> None:
     archive = packed(folder(tmp_path), tmp_path / ROW.file)
     assert translate_archive(ROW, archive, device="cpu") == filled
+
+
+def test_an_archive_is_found_in_a_folder_packed_or_not(tmp_path: Path) -> None:
+    assert archive_of(ROW, str(tmp_path)) is None
+    (tmp_path / "small").mkdir()
+    assert archive_of(ROW, str(tmp_path)) == tmp_path / "small"
+    (tmp_path / ROW.file).touch()
+    assert archive_of(ROW, str(tmp_path)) == tmp_path / ROW.file
+
+
+def test_an_archive_is_fetched_once_from_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("FEWBITS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    (tmp_path / "home").mkdir()
+    content = packed(folder(tmp_path), tmp_path / "home" / ROW.file).read_bytes()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "home"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        path = archive_of(ROW, address)
+        assert path is not None
+        assert path.read_bytes() == content
+        (tmp_path / "home" / ROW.file).unlink()
+        assert archive_of(ROW, address) == path
+        with pytest.raises(
+            FewbitsError, match=r"127\.0\.0\.1:\d+/other was not fetched.*\n.*folder where you have other"
+        ):
+            archive_of(replace(ROW, file="other"), address)
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+        server.shutdown()
 
 
 def test_padding_is_never_written(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from fewbits import project
 from fewbits.classifiers import Classifier, Constant, Softmax
 from fewbits.data import load_sentences
 from fewbits.errors import FewbitsError
@@ -21,7 +22,7 @@ from fewbits.experiments.transformer_translation.decoding import BEAM, SEARCHES,
 from fewbits.models.fairseq import FairseqModel, MosesBpe, load_fairseq, remove_bpe
 from fewbits.study.run import resolve
 
-_HOME = "https://dl.fbaipublicfiles.com/fairseq/models/"
+HOME = "https://dl.fbaipublicfiles.com/fairseq/models"  #: where fairseq published them
 CODES = "bpecodes"
 MODEL = "model.pt"
 LONGEST = 201  #: words of a translation at most, the end included: fairseq's default
@@ -48,7 +49,7 @@ class Row:
     @property
     def address(self) -> str:
         """Where the archive was published."""
-        return _HOME + self.file
+        return f"{HOME}/{self.file}"
 
     @property
     def test(self) -> str:
@@ -101,6 +102,37 @@ class Filled:
     def _kept(self, score: Callable[[Searched], float]) -> float | None:
         whole = score(self.searches["beam_softmax"])
         return 100 * score(self.searches["beam_max_shift"]) / whole if whole else None
+
+
+def archive_of(row: Row, place: str) -> Path | None:
+    """Return the archive of a row, or None where a folder does not have it.
+
+    Nobody knows the hash that a published archive must have. It is read without running what it names.
+
+    Args:
+        row: what the archive is.
+        place: a folder, which holds it packed or unpacked, or an ``http`` address such as :data:`HOME`, from which it
+            is fetched into the cache, once, whole or not at all.
+
+    Raises:
+        FewbitsError: If it cannot be fetched.
+    """
+    if not place.startswith(("http://", "https://")):
+        named = [Path(place) / row.file, Path(place) / row.file.removesuffix(".tar.bz2")]
+        return next((path for path in named if path.exists()), None)
+    kept = project.cache() / "archives" / row.file
+    if not kept.is_file():
+        import pooch
+
+        address = f"{place.rstrip('/')}/{row.file}"
+        try:
+            pooch.retrieve(address, None, kept.name, kept.parent, progressbar=True)
+        except (OSError, ValueError) as error:
+            raise FewbitsError(
+                f"{address} was not fetched: {error}\nCheck the network and the disk and run it again, or give the "
+                f"folder where you have {row.file}."
+            ) from error
+    return kept
 
 
 def translate_archive(row: Row, archive: Path, *, sentences: int | None = None, device: str = "auto") -> Filled:
