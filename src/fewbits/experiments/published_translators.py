@@ -22,7 +22,7 @@ from fewbits.experiments.transformer_translation.decoding import BEAM, SEARCHES,
 from fewbits.models.fairseq import FairseqModel, MosesBpe, load_fairseq, remove_bpe
 from fewbits.study.run import resolve
 
-HOME = "https://dl.fbaipublicfiles.com/fairseq/models"  #: where fairseq published them
+_HOME = "https://dl.fbaipublicfiles.com/fairseq/models"
 CODES = "bpecodes"
 MODEL = "model.pt"
 LONGEST = 201  #: words of a translation at most, the end included: fairseq's default
@@ -49,7 +49,7 @@ class Row:
     @property
     def address(self) -> str:
         """Where the archive was published."""
-        return f"{HOME}/{self.file}"
+        return f"{_HOME}/{self.file}"
 
     @property
     def test(self) -> str:
@@ -111,8 +111,8 @@ def archive_of(row: Row, place: str) -> Path | None:
 
     Args:
         row: what the archive is.
-        place: a folder, which holds it packed or unpacked, or an ``http`` address such as :data:`HOME`, from which it
-            is fetched into the cache, once, whole or not at all.
+        place: a folder, which holds it packed or unpacked, or an ``http`` address that ends before the file's name,
+            from which it is fetched into the cache, once, whole or not at all.
 
     Raises:
         FewbitsError: If it cannot be fetched.
