@@ -51,7 +51,7 @@ class Corpus:
     def sampled(self, valid_tokens: int | None, test_tokens: int | None, stretch: int = 1_000) -> "Corpus":
         """Return stretches of the validation and the test text at equal distances; None is all.
 
-        Where documents are long, the first tokens are one of them, and stretches are of all. A number of tokens is
+        Where documents are long, the first tokens are of one of them, and stretches are of many. A number of tokens is
         rounded down to whole stretches; one below ``stretch`` is one short stretch, from the beginning.
         """
         valid, test = _stretches(self.valid, valid_tokens, stretch), _stretches(self.test, test_tokens, stretch)

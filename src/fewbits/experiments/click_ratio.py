@@ -145,7 +145,7 @@ class ClickRatio(Configuration):
         return model, task, context.trainer(task, self.training).fit()
 
     def load(self) -> Corpus:
-        """Return the corpus with its most frequent words, and of the evaluated texts stretches of all documents."""
+        """Return the corpus with its most frequent words, and stretches from everywhere in the evaluated texts."""
         return load_corpus(self.corpus, self.vocabulary_size).sampled(self.valid_tokens, self.test_tokens)
 
     def build(self, corpus: Corpus) -> LanguageModel:

@@ -120,19 +120,16 @@ def archive_of(row: Row, place: str) -> Path | None:
     if not place.startswith(("http://", "https://")):
         named = [Path(place) / row.file, Path(place) / row.file.removesuffix(".tar.bz2")]
         return next((path for path in named if path.exists()), None)
-    kept = project.cache() / "archives" / row.file
-    if not kept.is_file():
-        import pooch
+    import pooch
 
-        address = f"{place.rstrip('/')}/{row.file}"
-        try:
-            pooch.retrieve(address, None, kept.name, kept.parent, progressbar=True)
-        except (OSError, ValueError) as error:
-            raise FewbitsError(
-                f"{address} was not fetched: {error}\nCheck the network and the disk and run it again, or give the "
-                f"folder where you have {row.file}."
-            ) from error
-    return kept
+    address = f"{place.rstrip('/')}/{row.file}"
+    try:
+        return Path(pooch.retrieve(address, None, row.file, project.cache() / "archives", progressbar=True))
+    except (OSError, ValueError) as error:
+        raise FewbitsError(
+            f"{address} was not fetched: {error}\nCheck the network and the disk and run it again, or give the "
+            f"folder where you have {row.file}."
+        ) from error
 
 
 def translate_archive(row: Row, archive: Path, *, sentences: int | None = None, device: str = "auto") -> Filled:
