@@ -170,11 +170,12 @@ def clicks(
     if (size := model.classifier.vocabulary_size) != len(keyboard.words):
         raise FewbitsError(f"the model knows {size:,} words, the keyboard {len(keyboard.words):,}; give it the same.")
     rows = max(1, _SCORES // size)
+    length = max(70, -(-rows // streams))  # a window fills a part at least: small products are slow
     found: list[Tensor] = []
     targets: list[Tensor] = []
     unknown = 0
     with evaluating(model), torch.no_grad():
-        for hidden, goal in hidden_states(model, tokens, first=first, streams=streams):
+        for hidden, goal in hidden_states(model, tokens, first=first, streams=streams, length=length):
             asked = keyboard.is_word[goal.cpu()]
             unknown += int((asked & (goal.cpu() == Vocabulary.unk)).sum())
             known = (asked & (goal.cpu() != Vocabulary.unk)).to(goal.device)
