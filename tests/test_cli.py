@@ -112,6 +112,16 @@ def test_full_passes_device_budget_and_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert CliRunner().invoke(main, ["full", "--budget", "0"]).exit_code == 2
 
 
+def test_a_dry_run_of_full_shows_what_is_missing_and_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*values: object) -> list[object]:
+        assert values == ("cpu", None)
+        return [types.SimpleNamespace(experiment="toy", name=f"toy-seed{seed}") for seed in (0, 2)]
+
+    stand_in(monkeypatch, "fewbits.study.run", missing=missing)  # and no run_full
+    shown = CliRunner().invoke(main, ["full", "--device", "cpu", "--dry-run"]).output
+    assert shown.split() == ["experiment", "run", "toy", "toy-seed0", "toy", "toy-seed2"]
+
+
 class Checked:
     """A check and its record, as the command sees them."""
 

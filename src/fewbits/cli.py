@@ -137,8 +137,16 @@ def check_data(names: tuple[str, ...]) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop in time.")
 @click.option("--only", metavar="NAME", help="Only this run.  [default: all]")
-def full(device: str, budget: float | None, only: str | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Only show which they are.")
+def full(device: str, budget: float | None, only: str | None, dry_run: bool) -> None:
     """Compute the full runs that have no record yet; a stopped run goes on where it was."""
+    if dry_run:
+        import pandas as pd
+
+        from fewbits.study.run import missing
+
+        _print(pd.DataFrame([{"experiment": run.experiment, "run": run.name} for run in missing(device, only)]))
+        return
     from fewbits.study.run import run_full
 
     made = run_full(device, budget, only)

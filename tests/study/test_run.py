@@ -21,7 +21,17 @@ from fewbits.errors import FewbitsError
 from fewbits.study import run as room
 from fewbits.study.profiles import Profile
 from fewbits.study.records import Record, load
-from fewbits.study.run import Computed, Configuration, Context, resolve, run, run_full, source_digest, weights_hash
+from fewbits.study.run import (
+    Computed,
+    Configuration,
+    Context,
+    missing,
+    resolve,
+    run,
+    run_full,
+    source_digest,
+    weights_hash,
+)
 from fewbits.training.loop import OutOfTime
 
 KEPT = [Profile.LAPTOP, Profile.FULL]
@@ -312,11 +322,12 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("planned")
 def test_full_runs_are_made_once() -> None:
     run(Toy(seed=1), Profile.FULL, device="cpu")
+    assert [each.name for each in missing("cpu")] == ["toy-seed0", "toy-seed2"]
     made = run_full("cpu")
     assert [record.name for record in made] == ["toy-seed0", "toy-seed2"]
     assert {record.profile for record in made} == {Profile.FULL}
     assert Toy.computed == ["toy-seed1", "toy-seed0", "toy-seed2"]
-    assert run_full("cpu") == []
+    assert run_full("cpu") == missing("cpu") == []
 
 
 @pytest.mark.usefixtures("planned")

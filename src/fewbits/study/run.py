@@ -248,12 +248,16 @@ def run_full(device: str = "auto", budget_minutes: float | None = None, only: st
     Raises:
         FewbitsError: If ``only`` names no planned run; the names are listed.
     """
+    return [*run_each(missing(device, only), Profile.FULL, device=device, budget_minutes=budget_minutes)]
+
+
+def missing(device: str = "auto", only: str | None = None) -> list[Configuration]:
+    """Return the ``full`` runs that have no record yet, in the order of :func:`run_full`, which says more."""
     device = resolve(device)
     runs = [c for c in planned() if only in (None, c.name)]
     if not runs:
         raise FewbitsError(f"no full run is called {only!r}; there are: {', '.join(c.name for c in planned())}.")
-    missing = [each for each in runs if recorded(each, Profile.FULL, device) is None]
-    return [*run_each(missing, Profile.FULL, device=device, budget_minutes=budget_minutes)]
+    return [each for each in runs if recorded(each, Profile.FULL, device) is None]
 
 
 def _path(configuration: Configuration, profile: Profile, key: str) -> Path | None:
