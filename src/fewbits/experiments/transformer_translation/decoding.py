@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from tqdm import tqdm
 
 from fewbits.classifiers import Classifier, Constant, IntegerMaxShift, MaxShift, Shift, Softmax
 from fewbits.evaluation.search import Beam, Decoder, Hypothesis, beam_search
@@ -41,11 +42,15 @@ def hypotheses(
     sos: int = Text.sos,
     eos: int = Text.eos,
 ) -> list[list[Hypothesis]]:
-    """Return the ``n_best`` hypotheses of each sentence; sentences of about one length are in work together."""
+    """Return the ``n_best`` hypotheses of each sentence; sentences of about one length are in work together.
+
+    A terminal shows the progress.
+    """
     order = sorted(range(len(sources)), key=lambda place: len(sources[place]))
     device = next(classifier.parameters()).device
     found: dict[int, list[Hypothesis]] = {}
-    for first in range(0, len(order), _ROWS):
+    starts = range(0, len(order), _ROWS)
+    for first in tqdm(starts, f"search, beam {beam.beam}", leave=False, disable=None, mininterval=1):
         places = order[first : first + _ROWS]
         source = padded([sources[place] for place in places]).to(device)
         best = beam_search(model, classifier, source, sos=sos, eos=eos, beam=beam)
