@@ -154,6 +154,11 @@ def test_the_grid_has_the_cells_of_the_document_with_three_seeds():
     assert all(run.seed == 0 for run in click_ratio.runs(Profile.FULL, seeds=1))
 
 
+def test_both_arms_of_a_cell_are_trained_at_its_own_rate():
+    rates = {(run.cell, run.training.learning_rate) for run in click_ratio.runs(Profile.FULL)}
+    assert rates == {(Cell.LSTM, 8e-3), (Cell.GRU, 4e-3)}
+
+
 def test_the_grid_can_be_trained_on_the_documents_own_corpus():
     polish = [run for run in click_ratio.runs(Profile.FULL) if run.corpus == "polish"]
     assert click_ratio.runs(Profile.FULL, corpus="poleval-2018") == [
