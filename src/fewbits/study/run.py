@@ -238,21 +238,19 @@ def planned(profile: Profile = Profile.FULL) -> list[Configuration]:
 
 
 def run_full(device: str = "auto", budget_minutes: float | None = None, only: str | None = None) -> list[Record]:
-    """Compute the ``full`` runs that have no record yet, one after another, and return the new records.
+    """Compute the :func:`missing` runs one after another, and return the new records.
 
-    Args:
-        device: auto, cpu or cuda.
-        budget_minutes: stop when this time is used up; an unfinished run goes on from its checkpoint next time.
-        only: the name of one run.
-
-    Raises:
-        FewbitsError: If ``only`` names no planned run; the names are listed.
+    When ``budget_minutes`` is used up, it stops; an unfinished run goes on from its checkpoint next time.
     """
     return [*run_each(missing(device, only), Profile.FULL, device=device, budget_minutes=budget_minutes)]
 
 
 def missing(device: str = "auto", only: str | None = None) -> list[Configuration]:
-    """Return the ``full`` runs that have no record yet, in the order of :func:`run_full`, which says more."""
+    """Return the ``full`` runs that have no record on this device yet; if ``only`` names one, at most this.
+
+    Raises:
+        FewbitsError: If ``only`` names no planned run; the names are listed.
+    """
     device = resolve(device)
     runs = [c for c in planned() if only in (None, c.name)]
     if not runs:
