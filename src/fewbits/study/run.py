@@ -251,7 +251,6 @@ def missing(device: str = "auto", only: str | None = None) -> list[Configuration
     Raises:
         FewbitsError: If ``only`` names no planned run; the names are listed.
     """
-    device = resolve(device)
     runs = [c for c in planned() if only in (None, c.name)]
     if not runs:
         raise FewbitsError(f"no full run is called {only!r}; there are: {', '.join(c.name for c in planned())}.")
