@@ -17,6 +17,7 @@ from fewbits.models.language_model import LanguageModel
 SUGGESTIONS = 3  #: words that a keyboard shows, unless stated
 
 _SCORES = 2**24  #: numbers in work at a time, 64 MiB of float32
+_WINDOW = 1_400  #: words read at a time, however many streams: products with few rows are slow
 
 
 class Keyboard:
@@ -170,7 +171,7 @@ def clicks(
     if (size := model.classifier.vocabulary_size) != len(keyboard.words):
         raise FewbitsError(f"the model knows {size:,} words, the keyboard {len(keyboard.words):,}; give it the same.")
     rows = max(1, _SCORES // size)
-    length = max(70, -(-rows // streams))  # a window fills a part at least: small products are slow
+    length = -(-_WINDOW // streams)
     found: list[Tensor] = []
     targets: list[Tensor] = []
     unknown = 0
