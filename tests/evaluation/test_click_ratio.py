@@ -151,6 +151,17 @@ def test_text_in_parts_of_any_size_gives_the_same(model: LanguageModel, monkeypa
     assert whole.words == parts.words == sum(number != 1 and WORDS[number] not in (",", "--") for number in text)
 
 
+def test_a_text_in_streams_is_as_many_texts(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = torch.randint(len(WORDS), (500,), generator=torch.Generator().manual_seed(4), dtype=torch.int32)
+    before = [Vocabulary.eos, *text[9::10].tolist()]
+    keyboard = Keyboard(WORDS)
+    parts = [clicks(model, part, keyboard, first=before[at], streams=1) for at, part in enumerate(text.split(10))]
+    monkeypatch.setattr(click_ratio, "_WINDOW", 150)  # of three words in each stream
+    found = clicks(model, text, keyboard, streams=50)
+    expected = torch.cat([torch.cat([part.target[:, None], part.ranks], 1) for part in parts]).tolist()
+    assert sorted(torch.cat([found.target[:, None], found.ranks], 1).tolist()) == sorted(expected)
+
+
 def test_ranks_never_rise_and_more_suggestions_never_hurt(model: LanguageModel) -> None:
     text = torch.randint(len(WORDS), (500,), generator=torch.Generator().manual_seed(3), dtype=torch.int32)
     found = clicks(model, text, Keyboard(WORDS))
