@@ -42,7 +42,7 @@ class Provenance(BaseModel):
 
     commit: str  #: git commit of the study, with ``+changes`` if the tree differed from it
     device: str  #: as the maker names it, for example ``AMD EPYC, 2 threads``
-    wall_seconds: float
+    wall_seconds: float  #: of the process that ended the run; what an interrupted one had spent before is not in it
     peak_memory_bytes: int
     versions: dict[str, str]
     data: dict[str, str]  #: source of each data set that was read
