@@ -147,7 +147,7 @@ _SCALES: dict[Profile, dict[str, Any]] = {
         "training": Training(learning_rate=10.0, epochs=1),
     },
     Profile.LAPTOP: {
-        "corpus": "news", "vocabulary_size": 2_000, "train_tokens": 100_000, "evaluation_tokens": 10_000,
+        "corpus": "news", "vocabulary_size": 2_000, "train_tokens": 80_000, "evaluation_tokens": 10_000,
         "embedding_size": 100, "hidden_size": 100, "training": Training(epochs=1),
     },
     Profile.FULL: {},
