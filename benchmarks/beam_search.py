@@ -36,7 +36,7 @@ from fewbits.evaluation.search import Beam, Hypothesis
 from fewbits.evaluation.timing import take_turns
 from fewbits.experiments.transformer_translation.decoding import hypotheses, max_shift
 from fewbits.models import ConvSeq2Seq, Sharing, Transformer, padded
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 
 PAD, EOS, WORDS = 0, 1, 6_000
 SIZE, LAYERS, HEADS, WIDE = 128, 4, 4, 256

@@ -30,7 +30,7 @@ from fewbits.models import LanguageModel, RecurrentBody
 from fewbits.quantize import quantize
 from fewbits.quantizers import TWN, PerGate
 from fewbits.study.allocator import keep_freed_memory
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 
 HIDDEN, WORDS, PART = 200, 2_000, 160
 VOCABULARIES = (10_000, 50_000, 100_000)

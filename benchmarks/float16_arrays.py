@@ -20,7 +20,7 @@ import numpy as np
 
 from fewbits import atomic
 from fewbits.formats import float16
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 
 COUNT = 10**7
 Call = Callable[[], object]

@@ -23,7 +23,7 @@ from torch import Tensor
 from fewbits import atomic
 from fewbits.evaluation.timing import take_turns
 from fewbits.kernels import max_shift_loss, max_shift_loss_of_logits
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 
 ROWS, HIDDEN = 700, 256
 VOCABULARIES = (10_000, 50_000, 100_000)

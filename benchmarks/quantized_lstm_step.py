@@ -21,7 +21,7 @@ from fewbits.classifiers import Softmax
 from fewbits.models import LanguageModel, RecurrentBody
 from fewbits.quantize import quantize
 from fewbits.quantizers import TWN, PerGate
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 
 VOCABULARY, BATCH, LENGTH = 10_000, 20, 35  # Penn Treebank as in Zaremba et al. 2014
 

@@ -34,7 +34,7 @@ from torch.utils.benchmark import timer
 from fewbits import atomic
 from fewbits.evaluation.timing import take_turns
 from fewbits.quantizers import parse
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 
 ROWS, COLUMNS = 10**4, 10**3
 SEEDS = 3

@@ -26,7 +26,7 @@ from fewbits.experiments.transformer_translation import Architecture, Transforme
 from fewbits.models import recurrent_language_model
 from fewbits.study.allocator import keep_freed_memory
 from fewbits.study.products import large_products
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 
 WORDS, PIECES, SENTENCE = 10_000, 6_000, 15
 

@@ -25,7 +25,7 @@ from fewbits.experiments.seq2seq_translation.texts import split_texts
 from fewbits.models.seq2seq import Seq2Seq
 from fewbits.study import records
 from fewbits.study.profiles import Profile
-from fewbits.study.run import processor
+from fewbits.study.provenance import processor
 from fewbits.training.loop import Trainer
 from fewbits.training.translation import Translation
 

@@ -137,6 +137,32 @@ def test_the_record_says_what_was_run_and_the_result_has_no_provenance() -> None
     assert f"{torch.get_num_threads()} threads" in found.device
 
 
+def test_the_record_names_the_commit_that_was_there_when_the_run_began(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit() -> str:
+        for words in (("add", "-A"), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "more")):
+            subprocess.run(["git", *words], cwd=folders, check=True)
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folders, check=True, capture_output=True, text=True)
+        return head.stdout[:12]
+
+    subprocess.run(["git", "init", "-q"], cwd=folders, check=True)
+    (folders / "src").mkdir()
+    first = commit()
+    compute = Toy.compute
+
+    def meanwhile(self: Toy, context: Context) -> Computed:
+        (folders / "src" / "more.py").touch()
+        assert commit() != first
+        return compute(self, context)
+
+    monkeypatch.setattr(Toy, "compute", meanwhile)
+    assert run(Toy(), Profile.SMOKE, device="cpu").provenance.commit == first
+    (folders / "src" / "changed.py").touch()
+    monkeypatch.setattr(Toy, "compute", compute)
+    assert run(Toy(), Profile.SMOKE, device="cpu").provenance.commit.endswith("+changes")
+
+
 def test_a_run_leaves_the_random_state_alone() -> None:
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002

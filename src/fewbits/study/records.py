@@ -40,10 +40,10 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    commit: str  #: git commit of the study, with ``+changes`` if the tree differed from it
+    commit: str  #: of the study, when the process that ended the run began; ``+changes`` if ``src`` differed from it
     device: str  #: as the maker names it, for example ``AMD EPYC, 2 threads``
     wall_seconds: float  #: of the process that ended the run; what an interrupted one had spent before is not in it
-    peak_memory_bytes: int
+    peak_memory_bytes: int  #: of that process so far, other runs in it included
     versions: dict[str, str]
     data: dict[str, str]  #: source of each data set that was read
 

@@ -11,17 +11,12 @@ import importlib
 import json
 import logging
 import math
-import os
-import platform
-import resource
-import subprocess
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,11 +27,11 @@ from torch import Tensor
 import fewbits
 from fewbits import project
 from fewbits.errors import FewbitsError
-from fewbits.study import records, weights
+from fewbits.study import provenance, records, weights
 from fewbits.study.allocator import keep_freed_memory
 from fewbits.study.products import large_products
 from fewbits.study.profiles import Profile
-from fewbits.study.records import Metric, Provenance, Record, Result
+from fewbits.study.records import Metric, Record, Result
 from fewbits.training.loop import OutOfTime, Task, Trainer
 from fewbits.training.settings import Training
 
@@ -178,7 +173,7 @@ def run(
     key = configuration.key(device)
     path = _path(configuration, profile, key)
     checkpoint = _checkpoint(profile, key)
-    start = time.monotonic()
+    start, commit = time.monotonic(), provenance.commit()  # before the run: meanwhile the tree may move on
     keep_freed_memory()
     with torch.random.fork_rng(), large_products(configuration.large_products), _quiet():
         computed = configuration.compute(Context(device, checkpoint, deadline, checkpoint_every, progress, profile))
@@ -196,7 +191,9 @@ def run(
             texts=computed.texts,
             weights_sha256=weights_hash(computed.weights),
         ),
-        provenance=_provenance(device, time.monotonic() - start, configuration.data_hashes(), computed.provenance),
+        provenance=provenance.collect(
+            commit, device, time.monotonic() - start, configuration.data_hashes(), computed.provenance
+        ),
     )
     if configuration.keeps_weights:
         weights.keep(_state(profile, key), computed.weights, on_disk=path is not None)
@@ -315,36 +312,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _provenance(device: str, seconds: float, data: dict[str, str], more: dict[str, Any]) -> Provenance:
-    names: dict[str, Any] = {name: version(name) for name in ("torch", "numpy", "fewbits")}
-    cuda = device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Provenance(
-        commit=_commit(),
-        device=torch.cuda.get_device_name() if cuda else f"{processor()}, {torch.get_num_threads()} threads",
-        wall_seconds=round(seconds, 1),
-        peak_memory_bytes=peak,
-        versions={"python": platform.python_version(), **names},
-        data=data,
-        **more,
-    )
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        command = ["git", "-C", os.fspath(project.root()), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    changes = "+changes" if git("status", "--porcelain", "src") else ""
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + changes
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
