@@ -82,6 +82,15 @@ def test_twn_by_hand(granularity, groups):
     np.testing.assert_allclose(TWN(granularity)(weight).flatten(), expected, rtol=2e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_sum_beyond_half_precision_is_not_the_scale_of_twn(dtype):
+    weight = torch.full((600, 600), 0.75, dtype=dtype)
+    weight[::2] = -0.5
+    codes = TWN().encode(weight)
+    assert codes.tables["scale"].tolist() == [0.625]
+    assert codes.tables["scale"].dtype == dtype
+
+
 def test_twn_s_rule_of_thumb_is_near_the_best_threshold_of_a_gaussian():
     weight = weights((20_000,))
     magnitude, _ = weight.abs().sort(descending=True)

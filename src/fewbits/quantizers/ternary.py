@@ -85,7 +85,8 @@ def _approximated(rows: Tensor) -> tuple[Tensor, Tensor]:
         integers[g, n] = signs
         magnitude[g, n].mul_(signs.abs_())
         kept[g].add_(integers[g, n].abs().sum(dim=1))
-    return integers, magnitude.sum(dim=1) / kept.clamp_min(1)
+    wide = torch.promote_types(rows.dtype, torch.float32)  # a sum may be beyond half precision where its mean is not
+    return integers, (magnitude.sum(dim=1, dtype=wide) / kept.clamp_min(1)).to(rows.dtype)
 
 
 def _signs(rows: Tensor, threshold: Tensor) -> Tensor:
