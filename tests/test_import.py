@@ -1,8 +1,13 @@
 """What importing the package costs and touches, measured in a fresh interpreter."""
 
+import ast
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 PROGRAM = """
 import json, random, socket, sys, time
@@ -40,3 +45,19 @@ def test_the_import_is_light_and_touches_nothing() -> None:
         if found["seconds"] <= 0.3:
             return
     raise AssertionError(f"importing the package takes {found['seconds']:.2f} s beyond torch's own import")
+
+
+def test_every_package_that_the_source_imports_is_a_dependency() -> None:
+    root = Path(__file__).parents[1]
+    named = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    dependencies = {re.split(r"[<>=\[]", each)[0].lower().replace("_", "-") for each in named}
+    imported = set()
+    for path in (root / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    distributions = importlib.metadata.packages_distributions()
+    for module in imported - set(sys.stdlib_module_names) - {"fewbits"}:
+        assert dependencies & {name.lower().replace("_", "-") for name in distributions[module]}, module
