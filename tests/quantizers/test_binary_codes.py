@@ -180,11 +180,11 @@ def test_sums_that_overflow_are_named(weight):
 
 @pytest.mark.parametrize("bits", [0, 5, -1, True, 2.0, "2"])
 def test_bits_without_codes_are_refused(bits):
-    with pytest.raises(FewbitsError, match="1 to 4"):
+    with pytest.raises(FewbitsError, match="a whole number"):
         BinaryCodes(bits)
 
 
 @pytest.mark.parametrize("cycles", [-1, 1.5, None])
 def test_cycles_are_counted(cycles):
-    with pytest.raises(FewbitsError, match="at least 0"):
+    with pytest.raises(FewbitsError, match="a whole number"):
         BinaryCodes(2, cycles=cycles)

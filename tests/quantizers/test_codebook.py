@@ -238,11 +238,11 @@ def test_a_group_of_one_value_keeps_it(count, iterations):
 
 @pytest.mark.parametrize("bits", [0, 9, True, 2.0])
 def test_bits_without_a_codebook_are_refused(bits):
-    with pytest.raises(FewbitsError, match="1 to 8"):
+    with pytest.raises(FewbitsError, match="a whole number"):
         Codebook(bits)
 
 
 @pytest.mark.parametrize("iterations", [-1, 0.5, None])
 def test_iterations_are_counted(iterations):
-    with pytest.raises(FewbitsError, match="at least 0"):
+    with pytest.raises(FewbitsError, match="whole number"):
         Codebook(2, iterations=iterations)

@@ -82,7 +82,7 @@ def test_sizes_grid_and_range():
 
 @pytest.mark.parametrize("size", [(0, 0), (-1, 4), (3, -1), (0, 16), (15, 1), (8, 8), (31, 0), (1.0, 2), (True, 2)])
 def test_formats_without_codes_are_refused(size):
-    with pytest.raises(FewbitsError, match=r"2 to 16|whole numbers from 0|2 to 32"):
+    with pytest.raises(FewbitsError, match=r"2 to 16|whole number|2 to 32"):
         Fixed(*size)
 
 

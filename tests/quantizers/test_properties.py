@@ -265,11 +265,8 @@ def test_settings_that_make_no_sense_are_refused(make, words):
         *(*QUANTIZERS, TWN(PerGate(3)), Uniform(8, PerGroup(64)), TWN(estimator=ClippedStraightThrough(0.5))),
         *(Codebook(4, Start.LINEAR, 7, 3, PerGroup(2)), BinaryCodes(2, Solver.GREEDY, 0, PerTensor())),
         *(Fixed(3, 4, ClippedStraightThrough(8.0)), Logarithmic(8, True, PerGate(), ClippedStraightThrough())),
-        *(
-            TTQ(0.1, PerGate(3)),
-            MidRise(16, PerGroup(4), SoftStaircase(2.5)),
-            Balanced(2, estimator=SoftStaircase(9.0)),
-        ),
+        *(TTQ(0.1, PerGate(3)), Balanced(2, estimator=SoftStaircase(9.0))),
+        MidRise(16, PerGroup(4), estimator=SoftStaircase(2.5)),
         *(Uniform(8, range=end) for end in (MinMax(), Percentile(99.99), LeastError(5), MovingAverage(0.9))),
         Uniform(8, PerRow(), False, Given(-1e-05, 2.5e7), SoftStaircase(0.1)),
     ],

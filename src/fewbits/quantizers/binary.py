@@ -57,6 +57,7 @@ class Binary(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse a fixed scale that is none."""
+        super().__post_init__()
         if not isinstance(self.scale, Scale) and not 0 < self.scale < float("inf"):
             raise FewbitsError(f"Binary(scale={self.scale!r}): a fixed scale is a positive number.")
 

@@ -58,9 +58,10 @@ class BinaryCodes(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse widths without codes."""
-        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 1 <= self.bits <= MOST_BITS:
+        super().__post_init__()
+        if not 1 <= self.bits <= MOST_BITS:
             raise FewbitsError(f"BinaryCodes({self.bits!r}): bits is a whole number from 1 to {MOST_BITS}.")
-        if not isinstance(self.cycles, int) or self.cycles < 0:
+        if self.cycles < 0:
             raise FewbitsError(f"BinaryCodes(cycles={self.cycles!r}): cycles is a whole number of at least 0.")
 
     def _encode(

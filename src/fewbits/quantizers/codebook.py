@@ -53,9 +53,10 @@ class Codebook(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse widths without a codebook."""
-        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 1 <= self.bits <= 8:
+        super().__post_init__()
+        if not 1 <= self.bits <= 8:
             raise FewbitsError(f"Codebook({self.bits!r}): bits is a whole number from 1 to 8.")
-        if not isinstance(self.iterations, int) or self.iterations < 0:
+        if self.iterations < 0:
             raise FewbitsError(f"Codebook(iterations={self.iterations!r}): a whole number of at least 0 is needed.")
 
     @property

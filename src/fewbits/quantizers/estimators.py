@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes
+from fewbits.quantizers.settings import Settings
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """Joins a weight and its codes: their value goes forward, a gradient for the weight comes back."""
 
@@ -39,7 +41,7 @@ def passed(weight: Tensor, codes: Codes, slope: Tensor | None = None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class StraightThrough:
+class StraightThrough(Settings):
     """∂q/∂w = 1 everywhere (Bengio et al. 2013; Courbariaux et al. 2015)."""
 
     def __call__(self, weight: Tensor, codes: Codes) -> Tensor:
@@ -48,7 +50,7 @@ class StraightThrough:
 
 
 @dataclass(frozen=True)
-class ClippedStraightThrough:
+class ClippedStraightThrough(Settings):
     """∂q/∂w = 1 where |w| ≤ limit, else 0, so that a weight far out stops drifting (Hubara et al. 2016)."""
 
     limit: float = 1.0
@@ -62,7 +64,7 @@ MOST_LEVELS = 256  #: of a group, for a soft staircase
 
 
 @dataclass(frozen=True)
-class SoftStaircase:
+class SoftStaircase(Settings):
     """∂q/∂w of a smooth staircase: more than 1 near the middle m of two levels a < b, less near the levels.
 
     With u = (w − m) / (b − a), from −1/2 to 1/2 between the levels, the slope is
@@ -85,6 +87,7 @@ class SoftStaircase:
 
     def __post_init__(self) -> None:
         """Refuse what is no slope."""
+        super().__post_init__()
         if not 0 < self.sharpness < math.inf:
             raise FewbitsError(f"SoftStaircase({self.sharpness!r}): the sharpness is a positive, finite number.")
 

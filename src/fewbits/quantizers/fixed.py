@@ -39,6 +39,7 @@ class Fixed(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse formats that do not exist."""
+        super().__post_init__()
         if self._format.bits > MOST_BITS:
             raise FewbitsError(f"{self} has {self._format.bits} bits with its sign; codes have 2 to {MOST_BITS}.")
 

@@ -4,13 +4,15 @@ Each granularity cuts a tensor into equal runs of its elements in row-major orde
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Size
 
 from fewbits.errors import FewbitsError
+from fewbits.quantizers.settings import Settings
 
 
+@runtime_checkable
 class Granularity(Protocol):
     """Anything that says into how many equal runs a shape is cut."""
 
@@ -19,7 +21,7 @@ class Granularity(Protocol):
 
 
 @dataclass(frozen=True)
-class PerTensor:
+class PerTensor(Settings):
     """One table entry for the whole tensor: shape (800, 200) → 1."""
 
     def groups(self, shape: Size) -> int:
@@ -28,7 +30,7 @@ class PerTensor:
 
 
 @dataclass(frozen=True)
-class PerRow:
+class PerRow(Settings):
     """One entry a row, the first dimension: (800, 200) → 800; a convolution (64, 3, 3, 3) → 64 filters."""
 
     def groups(self, shape: Size) -> int:
@@ -37,17 +39,18 @@ class PerRow:
 
 
 @dataclass(frozen=True)
-class PerGroup:
-    """One entry for ``size`` neighbours in a row: PerGroup(50) on (800, 200) → 3200.
+class PerGroup(Settings):
+    """One entry for ``size`` neighbours along the last dimension: PerGroup(50) on (800, 200) → 3200.
 
     Raises:
-        FewbitsError: If ``size`` is below 1, or does not divide the length of a row.
+        FewbitsError: If ``size`` is below 1, or does not divide the last dimension.
     """
 
     size: int
 
     def __post_init__(self) -> None:
         """Refuse a group without a member."""
+        super().__post_init__()
         if self.size < 1:
             raise FewbitsError(f"PerGroup({self.size}): a group has at least one weight.")
 
@@ -61,14 +64,20 @@ class PerGroup:
 
 
 @dataclass(frozen=True)
-class PerGate:
+class PerGate(Settings):
     """One entry a gate of a recurrent matrix: nn.LSTM stacks input, forget, cell, output: (800, 200) → 4.
 
     Raises:
-        FewbitsError: If the first dimension is no multiple of ``gates``.
+        FewbitsError: If ``gates`` is below 1, or the first dimension is no multiple of it.
     """
 
     gates: int = 4  #: 4 for an LSTM, 3 for a GRU
+
+    def __post_init__(self) -> None:
+        """Refuse a matrix without gates."""
+        super().__post_init__()
+        if self.gates < 1:
+            raise FewbitsError(f"PerGate({self.gates}): there is at least one gate; an LSTM has 4, a GRU 3.")
 
     def groups(self, shape: Size) -> int:
         """Return ``gates``."""

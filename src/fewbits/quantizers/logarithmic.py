@@ -41,7 +41,8 @@ class Logarithmic(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse widths without levels."""
-        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 2 <= self.bits <= 8:
+        super().__post_init__()
+        if not 2 <= self.bits <= 8:
             raise FewbitsError(f"Logarithmic({self.bits!r}): bits is a whole number from 2 to 8.")
 
     def _encode(

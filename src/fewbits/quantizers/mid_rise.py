@@ -38,6 +38,7 @@ class MidRise(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse widths that have no grid."""
+        super().__post_init__()
         check_bits(self.bits)
 
     @property

@@ -41,7 +41,7 @@ def parse(text: str) -> Quantizer:
     """
     try:
         value = _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SyntaxError, KeyError, TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
         words = ", ".join(sorted(WORDS))
         raise FewbitsError(f"{text!r} writes no quantizer ({error}); the words are {words}.") from error
     if not isinstance(value, Quantizer):

@@ -10,9 +10,10 @@ from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes
 from fewbits.quantizers.estimators import Estimator
 from fewbits.quantizers.granularity import Granularity
+from fewbits.quantizers.settings import Settings
 
 
-class Quantizer(ABC):
+class Quantizer(Settings, ABC):
     """One small object that turns a float tensor into :class:`~fewbits.formats.codes.Codes`.
 
     A quantizer is a frozen dataclass of its settings. ``encode`` gives the codes; calling the quantizer gives

@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fewbits.errors import FewbitsError
 from fewbits.formats.tiles import TILE, tiles
+from fewbits.quantizers.settings import Settings
 
 
 class Steps(Protocol):
@@ -23,6 +24,7 @@ class Steps(Protocol):
         """Return the values of ``rows`` on the grid from ``low`` to ``high``, (g,) each."""
 
 
+@runtime_checkable
 class Range(Protocol):
     """Says between which two numbers a group's grid lies; what is beyond them is clipped."""
 
@@ -31,7 +33,7 @@ class Range(Protocol):
 
 
 @dataclass(frozen=True)
-class MinMax:
+class MinMax(Settings):
     """The smallest and the largest weight: nothing is clipped."""
 
     def ends(self, rows: Tensor, grid: Steps, importance: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -40,7 +42,7 @@ class MinMax:
 
 
 @dataclass(frozen=True)
-class Percentile:
+class Percentile(Settings):
     """The range that holds ``percent`` of the weights.
 
     Symmetric: the smallest r such that at least this share has |w| ≤ r. Affine: half of the others may lie below the
@@ -58,6 +60,7 @@ class Percentile:
 
     def __post_init__(self) -> None:
         """Refuse a share that holds nothing."""
+        super().__post_init__()
         if not 0 < self.percent <= 100:
             raise FewbitsError(f"Percentile({self.percent!r}): give a percentage above 0 and up to 100.")
 
@@ -78,7 +81,7 @@ def _smallest(rows: Tensor, share: Fraction) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LeastError:
+class LeastError(Settings):
     """The part i / candidates of the min-max range, i = 1, 2, …, whose grid has the least Σ d (q − w)².
 
     A smaller range clips the weights far out and rounds the others more finely: this finds where clipping error and
@@ -99,7 +102,8 @@ class LeastError:
 
     def __post_init__(self) -> None:
         """Refuse a search of nothing."""
-        if not isinstance(self.candidates, int) or self.candidates < 1:
+        super().__post_init__()
+        if self.candidates < 1:
             raise FewbitsError(f"LeastError({self.candidates!r}): candidates is a whole number of at least 1.")
 
     def ends(self, rows: Tensor, grid: Steps, importance: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -125,7 +129,7 @@ def _errors(rows: Tensor, low: Tensor, high: Tensor, parts: Tensor, grid: Steps,
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Settings):
     """Two numbers found before, for example on calibration data; the same for every group.
 
     Raises:
@@ -137,6 +141,7 @@ class Given:
 
     def __post_init__(self) -> None:
         """Refuse a range without an inside."""
+        super().__post_init__()
         if not -math.inf < self.low < self.high < math.inf:
             raise FewbitsError(f"{self}: give two finite numbers, the smaller one first.")
 
@@ -146,7 +151,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class MovingAverage:
+class MovingAverage(Settings):
     """For activations: the mean of the ranges of the batches so far, the later ones with more weight.
 
     r ← momentum · r + (1 − momentum) · (min x, max x) with each batch in training, from the first batch's range on;
@@ -161,6 +166,7 @@ class MovingAverage:
 
     def __post_init__(self) -> None:
         """Refuse a mean that never moves."""
+        super().__post_init__()
         if not 0 <= self.momentum < 1:
             raise FewbitsError(f"MovingAverage({self.momentum!r}): the momentum is at least 0 and below 1.")
 

@@ -36,6 +36,7 @@ class Ternary(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse a threshold that is no distance."""
+        super().__post_init__()
         if not 0 <= self.threshold < math.inf:
             raise FewbitsError(f"Ternary({self.threshold!r}): the threshold T is a finite number of at least 0.")
 

@@ -38,6 +38,7 @@ class TTQ(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse a threshold that no weight, or every weight, passes."""
+        super().__post_init__()
         if not 0 <= self.threshold < 1:
             raise FewbitsError(f"TTQ({self.threshold!r}): the threshold t is at least 0 and below 1.")
 

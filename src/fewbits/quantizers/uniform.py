@@ -45,6 +45,7 @@ class Uniform(Quantizer):
 
     def __post_init__(self) -> None:
         """Refuse widths that have no grid."""
+        super().__post_init__()
         if check_bits(self.bits) == 1 and self.symmetric:
             raise FewbitsError("a symmetric 1-bit grid holds only 0; use Binary() or Uniform(1, symmetric=False).")
 
