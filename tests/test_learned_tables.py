@@ -242,7 +242,7 @@ def test_an_lstm_evaluates_each_quantizer_once_a_step(fused):
     for step in range(4):
         answer(model, step).square().mean().backward()
         optimizer.step()
-        if step == 0:  # what registration has computed serves the first step
+        if step == 0:  # before it, the check and the first table
             rule.calls.clear()
             other.calls.clear()
     assert (len(rule.calls), len(other.calls)) == (6, 6)

@@ -343,6 +343,24 @@ def test_another_architecture_is_refused_with_all_differences():
     assert_refused(pack(small()), other, *words)
 
 
+def test_a_model_that_shares_what_the_packed_one_does_not_is_refused():
+    packed = pack(small())
+    tied = Small(True)
+    assert_refused(packed, tied, "which this model shares with")
+    quantize_twice = pack(small(tied=True)).load_into(Small(False))
+    assert torch.equal(quantize_twice.embedding.weight, quantize_twice.output.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_type_that_does_not_hold_the_weights_is_refused(dtype):
+    packed = pack(small())
+    words = f"which {dtype} does not hold exactly: convert the model to torch.float32"
+    assert_refused(packed, Small(False).to(dtype), words)
+    wide = packed.load_into(Small(False).double())
+    for name, value in pack(small()).load_into(Small(False)).state_dict().items():
+        assert torch.equal(wide.state_dict()[name], value.to(wide.state_dict()[name]))
+
+
 def test_a_missing_module_whose_output_is_quantized_is_refused():
     linear = lambda *more: nn.Sequential(nn.Linear(4, 4), *more)  # noqa: E731
     packed = pack(quantize(linear(nn.Tanh(), nn.Tanh()), {"0.weight": TWN()}, {"1": Uniform(8), "2": Uniform(8)}))

@@ -271,6 +271,26 @@ def test_a_value_of_inference_mode_stays_there():
     torch.testing.assert_close(x.grad, model.weight.detach().sum(0).expand_as(x))
 
 
+def test_writing_to_the_quantized_weight_changes_neither_the_model_nor_what_is_packed():
+    """As with every parametrization of PyTorch: the weight is computed, only the float copy can be written."""
+    model = linear()
+    expected = signs(model.parametrizations.weight.original)
+    for write in (nn.init.zeros_, nn.init.normal_, lambda weight: weight.detach().mul_(3)):
+        with torch.no_grad():
+            write(model.weight)
+            assert torch.equal(model.weight, expected)
+            assert torch.equal(pack(model).codes["weight"].decode(), expected)
+    torch.testing.assert_close(answer(model), F.linear(inputs(), expected, model.bias), rtol=0, atol=0)
+
+
+def test_another_quantizer_is_used_at_once():
+    model = linear()
+    answer(model)
+    model.parametrizations.weight[0].quantizer = TWN()
+    torch.testing.assert_close(model.weight, pack(model).codes["weight"].decode(), rtol=0, atol=0)
+    assert model.weight.unique().numel() == 3
+
+
 def test_freezing_and_thawing():
     model = linear()
     weight = model.parametrizations.weight.original
@@ -315,9 +335,11 @@ def test_a_stochastic_quantizer_draws_once_a_step_and_not_in_evaluation():
 def test_a_seed_reproduces_the_draws():
     runs = []
     for seed in (7, 7, 8):
-        model = quantize(nn.Linear(4, 30), {"weight": STOCHASTIC})
-        with torch.no_grad():
-            model.parametrizations.weight.original.zero_()
+        model = nn.Linear(4, 30)
+        nn.init.zeros_(model.weight)
+        state = torch.get_rng_state()
+        quantize(model, {"weight": STOCHASTIC})
+        assert torch.equal(torch.get_rng_state(), state), "quantizing draws nothing"
         torch.manual_seed(seed)
         runs.append(torch.stack(draws(model)))
     assert torch.equal(runs[0], runs[1])

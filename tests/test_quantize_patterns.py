@@ -1,6 +1,7 @@
 """Which weights and outputs of a model are quantized: patterns, shared weights, granularities, module outputs."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -75,12 +76,57 @@ def test_a_wrong_pattern_is_explained_and_the_model_left_as_it_was(weights, acti
     assert (list(model.state_dict()), [type(m) for m in model.modules()]) == (before, kinds)
 
 
+RECURRENT = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3, nn.RNN: 1, nn.RNNCell: 1}
+
+
 @pytest.mark.parametrize("rows", [4, 12])
-def test_four_gates_do_not_fit_a_gru_even_where_they_divide_it(rows):
-    model = nn.GRU(4, rows)
-    with pytest.raises(FewbitsError, match=r"3 gates: use PerGate\(3\)"):
-        quantize(model, {"weight_*": TWN(PerGate(4))})
-    assert type(model) is nn.GRU
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("gates", [2, 3, 4])
+def test_only_the_gates_that_there_are_fit_even_where_others_divide(kind, gates, rows):
+    model, own = kind(4, rows), RECURRENT[kind]
+    if gates == own:
+        assert len(pack(quantize(model, {"weight_*": TWN(PerGate(gates))})).codes) == 2
+        return
+    words = rf"weight_ih\S* stacks {own} gates: use PerGate\({own}\)" if own > 1 else r"no gates: use PerTensor\(\)"
+    with pytest.raises(FewbitsError, match=words):
+        quantize(model, {"weight_*": TWN(PerGate(gates))})
+    assert type(model) is kind
+
+
+def test_the_projection_of_an_lstm_has_no_gates():
+    model = nn.LSTM(4, 8, proj_size=4)
+    with pytest.raises(FewbitsError, match="weight_hr_l0 stacks no gates"):
+        quantize(model, {"weight_*": TWN(PerGate())})
+    quantize(model, {"weight_?h_*": TWN(PerGate()), "weight_hr_*": TWN()})
+    assert model(inputs())[0].shape == (5, 3, 4)
+
+
+@pytest.mark.parametrize("wrong", [TWN, "TWN()", None, 4, PerGate()])
+def test_what_is_no_quantizer_is_refused(wrong):
+    for settings in ({"weights": {"output.weight": wrong}}, {"weights": {}, "activations": {"output": wrong}}):
+        with pytest.raises(FewbitsError, match=r"output\S* .* is no quantizer; give one, such as TWN"):
+            quantize(network(), **settings)
+
+
+def test_a_weight_that_is_computed_by_something_else_is_refused():
+    model = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 5))
+    with pytest.raises(FewbitsError, match=r"weight is computed by SpectralNorm; remove that"):
+        quantize(model, {"weight": TWN()})
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_rows_that_change_when_they_are_read_are_refused(kind):
+    with pytest.raises(FewbitsError, match="max_norm=None"):
+        quantize(kind(5, 4, max_norm=1.0), {"weight": TWN()})
+
+
+def test_a_weight_that_diverges_later_is_named():
+    model = quantize(network(), {"*weight*": TWN()})
+    with torch.no_grad():
+        model["output"].parametrizations.weight.original[0, 0] = torch.nan
+    for use in (lambda: model["output"](torch.zeros(1, 4)), lambda: pack(model)):
+        with pytest.raises(FewbitsError, match=r"^output\.weight: .*NaN"):
+            use()
 
 
 def test_weights_that_diverged_are_refused():
@@ -161,6 +207,60 @@ def test_the_first_tensor_of_a_tuple_is_quantized():
     torch.testing.assert_close(output, snapped(expected))
     assert torch.equal(state[0], hidden)
     assert torch.equal(state[1], cell)
+
+
+class Halves(NamedTuple):
+    first: Tensor
+    second: Tensor
+
+
+class Splitting(nn.Module):
+    def forward(self, x: Tensor) -> Halves:
+        return Halves(*x.chunk(2))
+
+
+def test_a_tuple_with_names_keeps_them():
+    model = quantize(Splitting(), {}, {"*": Uniform(2)})
+    found, expected = model(inputs()[:4]), Splitting()(inputs()[:4])
+    assert isinstance(found, Halves)
+    torch.testing.assert_close(found.first, Uniform(2)(expected.first), rtol=0, atol=0)
+    torch.testing.assert_close(found.second, expected.second, rtol=0, atol=0)
+
+
+def test_a_packed_sequence_stays_one():
+    torch.manual_seed(2)
+    plain = nn.LSTM(4, 6)
+    model = quantize(copy.deepcopy(plain), {}, {"": Uniform(3)})
+    sequence = nn.utils.rnn.pack_padded_sequence(inputs(), torch.tensor([5, 4, 2]))
+    (found, _), (expected, _) = model(sequence), plain(sequence)
+    assert isinstance(found, nn.utils.rnn.PackedSequence)
+    torch.testing.assert_close(found.data, Uniform(3)(expected.data), rtol=0, atol=0)
+    padded, lengths = nn.utils.rnn.pad_packed_sequence(found)
+    assert (padded.shape, lengths.tolist()) == ((5, 3, 6), [5, 4, 2])
+
+
+class Naming(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"x": x}
+
+
+def test_an_output_without_a_first_tensor_is_explained():
+    model = quantize(Naming(), {}, {"*": Uniform(2)})
+    with pytest.raises(FewbitsError, match=r"output of Naming is, or begins with, a dict.* inside it"):
+        model(inputs())
+
+
+def test_modules_without_an_output_of_their_own_are_not_matched():
+    model = nn.ModuleDict({"list": nn.ModuleList([nn.Linear(4, 4)]), "attention": nn.MultiheadAttention(4, 2)})
+    quantize(model, {"list.0.weight": Binary()})
+    quantize(model, {}, {"*": Uniform(8)})
+    assert set(pack(model).activations) == {"list.0", "attention"}
+    for name in ("list", "attention.out_proj", "list.0.parametrizations.weight"):
+        with pytest.raises(FewbitsError, match="matches no module"):
+            quantize(network(), {}, {name: Uniform(8)})
+    fresh = nn.ModuleDict({"list": nn.ModuleList([nn.Linear(4, 4)]), "attention": nn.MultiheadAttention(4, 2)})
+    pack(model).load_into(fresh)
+    assert torch.equal(fresh["list"][0](inputs()), model.eval()["list"][0](inputs()))
 
 
 def test_a_stochastic_output_is_deterministic_in_evaluation():

@@ -1,12 +1,13 @@
 """Activation quantizers: hooks that quantize what modules put out."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as ReadByAttention
 
 from fewbits.errors import FewbitsError
 from fewbits.quantizers.quantizer import Quantizer
@@ -15,17 +16,26 @@ from fewbits.quantizers.uniform import Uniform, follows
 
 
 class QuantizedOutput:
-    """The forward hook of an activation quantizer: quantizes a module's output, or the first tensor of a tuple."""
+    """The forward hook of an activation quantizer: quantizes a module's output, or the first tensor of a tuple.
+
+    A tuple with names, such as a packed sequence, stays what it is.
+    """
 
     def __init__(self, quantizer: Quantizer) -> None:
         self.quantizer = quantizer
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         """Return the output with its tensor quantized; a range is read from each batch anew, or a moving average."""
-        tensor = output[0] if isinstance(output, tuple) else output
-        quantizer = self._following(module, tensor) if follows(self.quantizer) else self.quantizer
-        value = quantizer(tensor, generator=default_generator(tensor) if module.training else None)
-        return (value, *output[1:]) if isinstance(output, tuple) else value
+        if isinstance(output, tuple) and output:
+            changed = (self(module, inputs, output[0]), *output[1:])
+            return output._make(changed) if hasattr(output, "_make") else changed
+        if not isinstance(output, Tensor):
+            raise FewbitsError(
+                f"the output of {type(module).__name__} is, or begins with, a {type(output).__name__}, not a tensor; "
+                "quantize the output of a module inside it."
+            )
+        quantizer = self._following(module, output) if follows(self.quantizer) else self.quantizer
+        return quantizer(output, generator=default_generator(output) if module.training else None)
 
     def _following(self, module: nn.Module, tensor: Tensor) -> Quantizer:
         """Move the mean range in training, and return the quantizer over it."""
@@ -56,18 +66,44 @@ def quantize_outputs(model: nn.Module, outputs: Mapping[str, Quantizer]) -> nn.M
     return model
 
 
-def check_outputs(model: nn.Module, names: Iterable[str]) -> None:
-    """Refuse names of no module, and of modules whose output is quantized already.
+def check_outputs(model: nn.Module, outputs: Mapping[str, Quantizer]) -> None:
+    """Refuse names of no module, and of modules whose output is quantized already; and what is no quantizer.
 
     Raises:
         FewbitsError: With the name, and the names that there are.
     """
-    modules, quantized = dict(model.named_modules()), output_quantizers(model)
-    for name in names:
+    modules, quantized = called(model), output_quantizers(model)
+    for name, quantizer in outputs.items():
+        check_quantizer(name or "the model", quantizer)
         if name not in modules:
             raise FewbitsError(f"there is no module {name!r}; there are: {', '.join(filter(None, modules)) or 'none'}.")
         if name in quantized:
             raise FewbitsError(f"the output of {name or 'the model'} is quantized already; start from a float model.")
+
+
+def called(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules whose outputs can be quantized, by their full names.
+
+    Lists of modules have no output, the projection inside ``nn.MultiheadAttention`` is never called, and the
+    parametrizations of a quantized weight are no part of the user's model.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module).forward is not nn.Module.forward
+        and not isinstance(module, ReadByAttention)
+        and "parametrizations" not in name.split(".")
+    }
+
+
+def check_quantizer(name: str, quantizer: Any) -> None:
+    """Refuse what is no quantizer.
+
+    Raises:
+        FewbitsError: With the name that it was to have.
+    """
+    if not isinstance(quantizer, Quantizer):
+        raise FewbitsError(f"{name}: {quantizer!r} is no quantizer; give one, such as TWN(PerRow()), or parse(text).")
 
 
 def output_quantizers(model: nn.Module) -> dict[str, str]:

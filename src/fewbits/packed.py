@@ -5,9 +5,8 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +18,7 @@ from fewbits.activations import quantize_outputs
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
 from fewbits.formats.storage import FixedWidth, Payload, Storage
+from fewbits.patterns import choose
 from fewbits.quantizers.notation import parse
 from fewbits.quantizers.uniform import follows
 
@@ -29,31 +29,6 @@ if TYPE_CHECKING:
 READABLE = ("fewbits packed model 1", "fewbits packed model 2", "fewbits packed model 3")
 FILE, CARD = "model.safetensors", "card.md"
 FIXED_WIDTH = FixedWidth()
-
-T = TypeVar("T")
-
-
-def choose(names: Mapping[str, object], wanted: Mapping[str, T], what: str) -> dict[str, T]:
-    """Return the value of the pattern that each name matches; names that match none are left out.
-
-    A pattern has shell wildcards and may leave out leading modules. ``what`` says in messages what the names are of.
-
-    Raises:
-        FewbitsError: If a pattern matches nothing (the names there are, are listed), or two patterns match one name.
-
-    >>> choose({"body.rnn.weight_hh_l0": 0, "output.weight": 0}, {"weight_*": 8}, "parameter")
-    {'body.rnn.weight_hh_l0': 8}
-    """
-    chosen: dict[str, T] = {}
-    for pattern, value in wanted.items():
-        found = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"*.{pattern}")]
-        if not found:
-            raise FewbitsError(f"{pattern!r} matches no {what}; there are: {', '.join(filter(None, names)) or 'none'}.")
-        for name in found:
-            if name in chosen:
-                raise FewbitsError(f"two patterns match {name}, the second is {pattern!r}; make them exclusive.")
-            chosen[name] = value
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -204,16 +179,23 @@ class PackedModel:
         Activation quantizers are put back as well.
 
         Raises:
-            FewbitsError: If names or shapes differ (all differences are listed), or an activation quantizer is none of
-                this package's; the model is then left as it was.
+            FewbitsError: If names or shapes differ, a type of the model does not hold its values, or the model shares
+                what the packed one does not (all differences are listed); or an activation quantizer is none of this
+                package's. The model is then left as it was.
         """
         stored = dict(self.floats) | {name: codes.decode() for name, codes in self.codes.items()}
         stored |= {alias: stored[name] for alias, name in self.aliases.items()}
         own = model.state_dict() | {name: stored[name] for name in self._ranges() & stored.keys()}
+        place: dict[tuple[int, torch.Size], str] = {}
         wrong = sorted(stored.keys() ^ own.keys())
         for name in sorted(stored.keys() & own.keys()):
-            if stored[name].shape != own[name].shape:
-                wrong.append(f"{name}, packed {tuple(stored[name].shape)}, model {tuple(own[name].shape)}")
+            value, target = stored[name], own[name]
+            if value.shape != target.shape:
+                wrong.append(f"{name}, packed {tuple(value.shape)}, model {tuple(target.shape)}")
+            elif not _same(value, value.to(target.dtype)):
+                wrong.append(f"{name}, which {target.dtype} does not hold exactly: convert the model to {value.dtype}")
+            elif not _same(value, stored[first := place.setdefault((target.data_ptr(), target.shape), name)]):
+                wrong.append(f"{name}, which this model shares with {first} and the packed one does not")
         if wrong:
             raise FewbitsError(f"this model has another architecture than the packed one: {'; '.join(wrong)}.")
         quantize_outputs(model, {name: parse(text) for name, text in self.activations.items()})
@@ -255,6 +237,11 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _same(value: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors hold the same numbers; a range that was never seen is NaN."""
+    return torch.allclose(value, other.to(value), rtol=0, atol=0, equal_nan=True)
 
 
 def _nbytes(tensor: Tensor) -> int:

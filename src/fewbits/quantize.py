@@ -8,6 +8,7 @@ import copy
 import re
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -16,14 +17,25 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from fewbits.activations import check_outputs, default_generator, output_quantizers, quantize_outputs
+from fewbits.activations import (
+    called,
+    check_outputs,
+    check_quantizer,
+    default_generator,
+    output_quantizers,
+    quantize_outputs,
+)
 from fewbits.errors import FewbitsError
 from fewbits.formats.codes import Codes, IntegerGrid, Scheme
 from fewbits.formats.storage import Storage
-from fewbits.packed import FIXED_WIDTH, PackedModel, SizeReport, choose
+from fewbits.packed import FIXED_WIDTH, PackedModel, SizeReport
+from fewbits.patterns import choose
 from fewbits.quantizers.codebook import Codebook
 from fewbits.quantizers.granularity import PerGate
 from fewbits.quantizers.quantizer import Quantizer
+
+#: Gates in the rows of a recurrent weight.
+GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3, nn.RNN: 1, nn.RNNCell: 1}
 
 #: Where PyTorch keeps the float copy of a parametrized weight.
 PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original$")
@@ -36,9 +48,10 @@ class QuantizedWeight(nn.Module):
 
     PyTorch asks for a parametrized weight two or three times in one call of ``nn.LSTM``. The answer is kept until the
     weight, or what is used with it, is another tensor or changes (its version counter; the step of any optimizer, as
-    fused ones do not count; a move to another type or device), a gradient has passed through it, or the mode changes
-    (training, grad, frozen). A stochastic quantizer therefore draws once a step in training; in ``eval()`` it is
-    deterministic. Writing through ``weight.data`` outside an optimizer is invisible; use ``with torch.no_grad():``.
+    fused ones do not count; a move to another type or device), the quantizer is replaced, the answer is written to, a
+    gradient has passed through it, or the mode changes (training, grad, frozen). A stochastic quantizer therefore draws
+    once a backward pass in training; in ``eval()`` it is deterministic. Writing through ``weight.data`` outside an
+    optimizer is invisible; use ``with torch.no_grad():`` on the parameter ``parametrizations.weight.original``.
     """
 
     steps_taken: ClassVar[int] = 0  #: steps of all optimizers so far
@@ -46,9 +59,10 @@ class QuantizedWeight(nn.Module):
     importance: Tensor | None  #: of each weight, for quantizers that minimise an error
     integers: Tensor | None  #: codes that no longer change: see :func:`train_codebooks`
 
-    def __init__(self, quantizer: Quantizer, learned: Tensor | None = None) -> None:
+    def __init__(self, quantizer: Quantizer, name: str, learned: Tensor | None = None) -> None:
         super().__init__()
         self.quantizer = quantizer
+        self.name = name  #: of the weight, for messages
         self.learned = None if learned is None else nn.Parameter(learned)  #: the quantizer's table, trained
         self.register_buffer("importance", None)
         self.register_buffer("integers", None)
@@ -60,29 +74,32 @@ class QuantizedWeight(nn.Module):
         if any(each.is_inference() for each in used):  # no version counter: nobody could tell when a value is stale
             return self._computed(weight)
         modes = (self.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
-        state = (*((each._version, each.data_ptr(), each.requires_grad) for each in used), self.steps_taken, *modes)
+        of_used = ((each._version, each.data_ptr(), each.requires_grad) for each in used)
+        state = (*of_used, self.steps_taken, *modes, self.quantizer)
         if (
             self._kept is not None
-            and self._kept[1] == state
+            and self._kept[1] == (*state, _version(self._kept[2]))
             and all(kept() is each for kept, each in zip(self._kept[0], used, strict=True))
         ):
             return self._kept[2]
         value = self._computed(weight)
         if value.requires_grad:
             value.register_hook(_forgetting(weakref.ref(self)))
-        self._kept = ([weakref.ref(each) for each in used], state, value)
+        self._kept = ([weakref.ref(each) for each in used], (*state, _version(value)), value)
         return value
 
     def _computed(self, weight: Tensor) -> Tensor:
         if self.integers is not None:
             return self.encode(weight).decode()
         generator = default_generator(weight) if self.training else None
-        return self.quantizer(weight, importance=self.importance, generator=generator, learned=self.learned)
+        with _naming(self.name):
+            return self.quantizer(weight, importance=self.importance, generator=generator, learned=self.learned)
 
     def encode(self, weight: Tensor) -> Codes:
         """Return the codes of ``weight`` as the model evaluates."""
         if self.integers is None:
-            return self.quantizer.encode(weight, importance=self.importance, learned=self.learned)
+            with _naming(self.name):
+                return self.quantizer.encode(weight, importance=self.importance, learned=self.learned)
         codebook = self.learned
         assert codebook is not None
         grid = IntegerGrid(0, codebook.shape[1] - 1)
@@ -118,6 +135,10 @@ class QuantizedWeight(nn.Module):
         return repr(self.quantizer)
 
 
+def _version(value: Tensor) -> int:
+    return 0 if value.is_inference() else value._version  # inference tensors do not count their changes
+
+
 def _count_step(*_: Any) -> None:
     QuantizedWeight.steps_taken += 1
 
@@ -148,7 +169,8 @@ def quantize(
 
     Raises:
         FewbitsError: If a pattern matches nothing (the names there are, are listed), two patterns match one weight, a
-            weight or output is quantized already, or a granularity does not fit. The model is then left as it was.
+            weight or output is quantized already, or a quantizer does not fit its weight. The model is then left as it
+            was.
 
     >>> model = nn.LSTM(4, 4)
     >>> from fewbits.quantizers import TWN, PerGate
@@ -157,7 +179,7 @@ def quantize(
     """
     known = sites(model)
     chosen = choose(known, weights, "parameter")
-    outputs = choose(dict(model.named_modules()), activations or {}, "module")
+    outputs = choose(called(model), activations or {}, "module")
     check_outputs(model, outputs)
     plan: dict[int, Quantizer] = {}
     for name, quantizer in chosen.items():
@@ -166,13 +188,14 @@ def quantize(
         if plan.setdefault(id(getattr(owner, attribute)), quantizer) != quantizer:
             raise FewbitsError(f"{name} is shared with a weight that is to have another quantizer; give both the same.")
     made = {
-        id(weight): QuantizedWeight(plan[id(weight)], plan[id(weight)].learned(weight))
-        for owner, attribute in known.values()
+        id(weight): QuantizedWeight(plan[id(weight)], name, plan[id(weight)].learned(weight))
+        for name, (owner, attribute) in known.items()
         if not parametrize.is_parametrized(owner, attribute) and id(weight := getattr(owner, attribute)) in plan
     }
     for owner, attribute in known.values():
         if not parametrize.is_parametrized(owner, attribute) and (key := id(getattr(owner, attribute))) in made:
-            parametrize.register_parametrization(owner, attribute, made[key])
+            # "unsafe" leaves out a first call that checks type and shape, for which a stochastic quantizer would draw.
+            parametrize.register_parametrization(owner, attribute, made[key], unsafe=True)
             if isinstance(owner, nn.RNNBase):
                 type(owner).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined]  # a class made for this module
     return quantize_outputs(model, outputs)
@@ -192,12 +215,34 @@ def sites(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
 
 
 def _check(owner: nn.Module, name: str, weight: Tensor, quantizer: Quantizer) -> None:
+    check_quantizer(name, quantizer)
     if isinstance(owner, parametrize.ParametrizationList):
-        raise FewbitsError(f"{name} is quantized already; start from a float model.")
-    if isinstance(owner, nn.GRU) and isinstance(quantizer.granularity, PerGate) and quantizer.granularity.gates != 3:
-        raise FewbitsError(f"{name} belongs to a GRU, which has 3 gates: use PerGate(3).")
-    try:
+        if any(isinstance(each, QuantizedWeight) for each in owner):
+            raise FewbitsError(f"{name} is quantized already; start from a float model.")
+        kinds = ", ".join(type(each).__name__.lstrip("_") for each in owner)
+        raise FewbitsError(f"{name} is computed by {kinds}; remove that (torch.nn.utils.parametrize) before.")
+    if isinstance(owner, (nn.Embedding, nn.EmbeddingBag)) and owner.max_norm is not None:
+        raise FewbitsError(f"{name} is changed by max_norm whenever it is read; quantize with max_norm=None.")
+    gates = _gates(owner, name)
+    if isinstance(quantizer.granularity, PerGate) and gates and quantizer.granularity.gates != gates:
+        right = f"{gates} gates: use PerGate({gates})" if gates > 1 else "no gates: use PerTensor() or PerRow()"
+        raise FewbitsError(f"{name} stacks {right}.")
+    with _naming(name):
         quantizer(weight.detach())
+
+
+def _gates(owner: nn.Module, name: str) -> int | None:
+    """Return how many gates are stacked in a recurrent weight; None if ``owner`` is not recurrent."""
+    if "weight_hr" in name:
+        return 1  # the projection of an LSTM
+    return next((gates for kind, gates in GATES.items() if isinstance(owner, kind)), None)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Begin messages with the name of a weight."""
+    try:
+        yield
     except FewbitsError as error:
         raise FewbitsError(f"{name}: {error}") from error
 

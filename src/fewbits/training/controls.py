@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fewbits.packed import choose
+from fewbits.patterns import choose
 from fewbits.quantize import sites
 from fewbits.quantizers.quantizer import Quantizer
 

@@ -16,7 +16,7 @@ from fewbits.experiments.lstm_ablation.start import Initialiser, start_as_keras,
 from fewbits.experiments.lstm_perplexity import LstmPerplexity
 from fewbits.models import Backward, Cell, GatewiseLSTM, LanguageModel, Normalisation
 from fewbits.models.gatewise import GATES
-from fewbits.packed import choose
+from fewbits.patterns import choose
 from fewbits.quantize import pack, quantize, quantized_weights, sites
 from fewbits.quantizers import Binary, Quantizer, Rounding
 from fewbits.study.profiles import Profile
