@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "fewbits"
 
 #: From the ground floor up; rooms in one line are one floor. A room imports from its own floor and those below.
 FLOORS = [
-    {"errors", "atomic", "project"},
+    {"errors", "atomic", "project", "patterns"},
     {"formats"},
     {"kernels"},
     {"quantizers"},
