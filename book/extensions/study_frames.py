@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fewbits import data
-from fewbits.study import ledger, records
+from fewbits.study import claims, ledger, records
 
 #: what decides a result, and what renders this book
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "lightning-fabric", "papermill", "jupytext",
@@ -22,6 +22,16 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "lightning-fabri
 def ledger_table() -> pd.DataFrame:
     """Return every claim with its published value, the study's value and its verdict."""
     return ledger.ledger()
+
+
+def judging() -> pd.DataFrame:
+    """Return how each claim is judged: what is compared, how near is near enough, and with how many seeds."""
+    rows = [
+        (claim.id, claim.compares, claim.near_enough, claim.minimum_seeds)
+        for document in claims.documents()
+        for claim in document.claims
+    ]
+    return pd.DataFrame(rows, columns=["id", "what is compared", "near enough", "seeds"])
 
 
 def verdicts() -> pd.DataFrame:
@@ -113,7 +123,7 @@ def _options(kind: type) -> str:
 
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
-    "ledger": ledger_table, "verdicts": verdicts, "measured": measured, "provenance": provenance,
+    "ledger": ledger_table, "judging": judging, "verdicts": verdicts, "measured": measured, "provenance": provenance,
     "data": data.data_table, "versions": versions, "machine": machine, "support": support, "quantizers": quantizers,
 }  # fmt: skip
 

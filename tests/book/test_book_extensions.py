@@ -179,3 +179,10 @@ def test_every_quantizer_is_in_the_table_of_what_there_is() -> None:
     assert {"TWN", "Binary", "Ternary", "Uniform", "PerRow", "PerGate"} <= set(table.index)
     assert "bits" in table.loc["Uniform", "options"]
     assert table["what it does"].str.len().min() > 10
+
+
+def test_every_claim_of_the_ledger_says_how_it_is_judged() -> None:
+    table = study_frames.judging()
+    assert table["id"].tolist() == study_frames.ledger_table()["id"].tolist()
+    assert table[["what is compared", "near enough"]].map(len).min().min() > 10
+    assert table["seeds"].min() >= 1
