@@ -129,7 +129,7 @@ def test_a_table_without_rows_says_so_and_loads_no_script(checkout: Path, monkey
 
 
 def test_an_unknown_table_is_an_error_that_names_the_tables(checkout: Path) -> None:
-    assert "there are: data, ledger, machine" in built(checkout, "```{study-table} ledgr\n```")[1]
+    assert "there are: data, judging, ledger, machine" in built(checkout, "```{study-table} ledgr\n```")[1]
 
 
 def test_the_results_table_and_the_csv_hold_the_records(checkout: Path) -> None:
