@@ -1,5 +1,6 @@
 """Runs one after another, and runs that no device makes a difference to: a made-up experiment without a model."""
 
+import math
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -102,6 +103,55 @@ def test_on_the_processor_alone_all_devices_are_one(monkeypatch: pytest.MonkeyPa
     anywhere = AnywhereCount(number=1)
     assert [anywhere.runs_on(asked) for asked in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
     assert recorded(anywhere, Profile.FULL, "cuda") is None
+
+
+class MissingData(Count):
+    def compute(self, context: Context) -> Computed:
+        raise FewbitsError("its text is not here")
+
+
+def test_a_run_that_fails_keeps_no_other_from_being_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "planned", lambda: [MissingData(number=7), *COUNTS])
+    with pytest.raises(FewbitsError, match=r"^3 new records\. 1 runs failed:\ncount-7: its text is not here$"):
+        run_full("cpu")
+    assert all(recorded(each, Profile.FULL, "cpu") for each in COUNTS)
+    with pytest.raises(FewbitsError, match=r"^0 new records"):
+        run_full("cpu")
+
+
+def test_a_budget_that_is_used_up_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "planned", lambda: COUNTS)
+    assert run_full("cpu", 1e-9) == []
+    assert len(Count.contexts) == 1
+
+
+class Restart(Count):
+    start: Count
+    other: Count | None = None
+
+
+def test_a_run_names_those_that_it_starts_from() -> None:
+    assert COUNTS[0].starts() == []
+    assert Restart(number=1, start=COUNTS[2]).starts() == [COUNTS[2]]
+    assert Restart(number=1, start=COUNTS[2], other=COUNTS[0]).starts() == [COUNTS[2], COUNTS[0]]
+
+
+class Training(Count):
+    def train(self, context: Context) -> dict[str, torch.Tensor]:
+        Count.contexts.append(context)
+        assert context.checkpoint is not None
+        context.checkpoint.parent.mkdir(parents=True)
+        context.checkpoint.write_bytes(b"half way")
+        context.part("second").checkpoint.write_bytes(b"half way")
+        return {"w": torch.ones(2)}
+
+
+def test_what_a_run_starts_from_is_trained_once_and_leaves_no_checkpoint(folders: Path) -> None:
+    context = Context("cpu", None, math.inf, 500, False, Profile.FULL)
+    for _ in range(2):
+        assert context.start(Training(number=1))["w"].tolist() == [1, 1]
+    assert len(Count.contexts) == 1
+    assert [*(folders / "cache" / "checkpoints").iterdir()] == []
 
 
 def test_an_unknown_device_is_an_error_for_all() -> None:

@@ -107,7 +107,8 @@ class DeepLstm(Configuration):
         history = context.trainer(task, self.training).fit()
         with evaluating(model):
             metrics, arrays = self._errors(model, corpus)
-            biases, courses = self._biases(model, corpus)
+            with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient of an LSTM in evaluation
+                biases, courses = self._biases(model, corpus)
         return Computed(metrics | biases, history, arrays | courses, model.state_dict())
 
     def _errors(self, model: LanguageModel, corpus: Corpus) -> tuple[dict[str, Any], dict[str, list[float]]]:

@@ -69,6 +69,7 @@ class Context:
         checkpoint = _checkpoint(self.profile, configuration.key(self.device))
         trained = configuration.train(replace(self, checkpoint=checkpoint))
         weights.keep(key, trained, on_disk=on_disk)
+        _remove(checkpoint)
         return trained
 
     def part(self, name: str) -> "Context":
@@ -132,6 +133,10 @@ class Configuration(BaseModel, ABC):
     def train(self, context: Context) -> Mapping[str, Tensor]:
         """Return the weights of :meth:`compute`, without what is measured on them where that can be left out."""
         return self.compute(context).weights
+
+    def starts(self) -> list["Configuration"]:
+        """Return the runs whose weights this one starts from: those among its fields."""
+        return [value for _, value in self if isinstance(value, Configuration)]
 
     def runs_on(self, asked: str) -> str:
         """Return "cpu" or "cuda": where it computes when ``asked`` is auto, cpu or cuda."""
@@ -199,9 +204,7 @@ def run(
         weights.keep(_state(profile, key), computed.weights, on_disk=path is not None)
     if path is not None:
         records.save(record, path)
-    if checkpoint is not None:
-        for part in checkpoint.parent.glob(f"{checkpoint.stem}*"):  # a run of several trainings keeps one for each
-            part.unlink()
+    _remove(checkpoint)
     return record
 
 
@@ -237,9 +240,25 @@ def planned(profile: Profile = Profile.FULL) -> list[Configuration]:
 def run_full(device: str = "auto", budget_minutes: float | None = None, only: str | None = None) -> list[Record]:
     """Compute the :func:`missing` runs one after another, and return the new records.
 
-    When ``budget_minutes`` is used up, it stops; an unfinished run goes on from its checkpoint next time.
+    When ``budget_minutes`` is used up, it stops; an unfinished run goes on from its checkpoint next time. A run that
+    fails, such as one whose data is not here, does not keep the others from being computed.
+
+    Raises:
+        FewbitsError: At the end, if any failed: each with its reason.
     """
-    return [*run_each(missing(device, only), Profile.FULL, device=device, budget_minutes=budget_minutes)]
+    made, failed = [], []
+    deadline = math.inf if budget_minutes is None else time.monotonic() + 60 * budget_minutes
+    for configuration in missing(device, only):
+        try:
+            made.append(run(configuration, Profile.FULL, device=device, deadline=deadline))
+        except OutOfTime:
+            break
+        except FewbitsError as error:
+            failed.append(f"{configuration.name}: {error}")
+    if failed:
+        reasons = "\n".join(failed)
+        raise FewbitsError(f"{len(made)} new records. {len(failed)} runs failed:\n{reasons}")
+    return made
 
 
 def missing(device: str = "auto", only: str | None = None) -> list[Configuration]:
@@ -272,6 +291,12 @@ def _finite(value: Metric) -> Metric:
 
 def _checkpoint(profile: Profile, key: str) -> Path | None:
     return None if profile is Profile.SMOKE else project.cache() / "checkpoints" / f"{_state(profile, key)}.pt"
+
+
+def _remove(checkpoint: Path | None) -> None:
+    """Remove the checkpoint of a run that has ended; a run of several trainings has one for each."""
+    for part in checkpoint.parent.glob(f"{checkpoint.stem}*") if checkpoint is not None else ():
+        part.unlink()
 
 
 def _state(profile: Profile, key: str) -> str:
