@@ -63,6 +63,20 @@ def test_the_rate_rises_in_a_line_and_falls_as_the_inverse_root_of_the_step():
     torch.testing.assert_close(model[0].weight.detach(), start - sum(rates), rtol=0, atol=1e-5)  # the last weights
 
 
+def test_quantized_weights_keep_their_own_rate_through_a_warm_up():
+    """A weight of 5 rises to a rate three times that of the others, and falls with it."""
+    starts = [nn.Linear(3, 1, bias=False) for _ in range(2)]
+    for layer in starts:
+        nn.init.constant_(layer.weight, 5.0)
+    model = quantize(nn.Sequential(*starts), {"1.weight": Binary()})
+    options = {"schedule": Schedule.INVERSE_ROOT, "warmup_steps": 2, "quantized_rate": 3.0, "epochs": 2}
+    trained(Pull(model, [3.0, 4.0], steps=3), Training(learning_rate=0.1, clip=1e9, **options))
+    fallen = sum(0.1 * (n / 2 if n <= 2 else (2 / n) ** 0.5) for n in range(1, 7))
+    torch.testing.assert_close(model[0].weight.detach(), torch.full((1, 3), 5.0 - fallen))
+    copies = model[1].parametrizations["weight"].original.detach()
+    torch.testing.assert_close(copies, torch.full((1, 3), 5.0 - 3 * fallen))
+
+
 @pytest.mark.parametrize(("schedule", "steps"), [(Schedule.INVERSE_ROOT, 0), (Schedule.CONSTANT, 3)])
 def test_a_warm_up_and_its_schedule_go_together(schedule, steps):
     with pytest.raises(ValidationError, match="warmup_steps"):

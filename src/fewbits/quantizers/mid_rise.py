@@ -17,7 +17,7 @@ from fewbits.quantizers.sorting import ascending
 
 @dataclass(frozen=True)
 class MidRise(Quantizer):
-    """2^bits equal steps from −r to r, both included, and none of them 0 (Hubara et al. 2018).
+    """2^bits values in equal steps from −r to r, both included, and none of them 0 (Hubara et al. 2018).
 
     q = s · (2 c − (2^bits − 1)) with s = r / (2^bits − 1) and c = clamp(round((w / s + 2^bits − 1) / 2)), the number of
     the nearest level; ties to even c. The integers are odd. r is the larger of −low and high of the ``range``, by

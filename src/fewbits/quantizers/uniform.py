@@ -17,9 +17,9 @@ from fewbits.quantizers.ranges import LeastError, MinMax, MovingAverage, Range
 
 @dataclass(frozen=True)
 class Uniform(Quantizer):
-    """2^bits equal steps over the range of a group (the seminar's linear quantisation; Jacob et al. 2018).
+    """Equal steps over the range of a group: 2^bits values, one less where symmetric (Jacob et al. 2018).
 
-    Symmetric, over ±r with r the larger of −low and high: s = r / (2^(bits−1) − 1),
+    The seminar's linear quantisation. Symmetric, over ±r with r the larger of −low and high: s = r / (2^(bits−1) − 1),
     q = s · clamp(round(w / s), ±(2^(bits−1) − 1)); the zero point is 0 and the most negative code is not used.
     Affine, over low … high widened to hold 0: s = (high − low) / (2^bits − 1), z = round(−2^(bits−1) − low / s),
     q = s · (clamp(round(w / s) + z) − z), so that 0 is exact; z is rounded, so the grid may lie up to half a step

@@ -89,6 +89,7 @@ class Trainer:
         self.deadline, self.progress = deadline, progress
         self.model = self.fabric.to_device(task.model)
         self.optimizer = _optimizer(self.model, training)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]  #: what a warm-up rises to
         self.best = _copy(self.model)
         self.at: dict[str, Any] = {"epoch": 0, "step": 0, "stale": 0, "loss": 0.0, "best": math.inf, "history": []}
 
@@ -126,8 +127,8 @@ class Trainer:
     def _warm_up(self, step: int) -> None:
         if self.training.schedule is Schedule.INVERSE_ROOT:
             passed, warm = self.at["epoch"] * self.task.steps + step + 1, self.training.warmup_steps
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.training.learning_rate * min(passed / warm, math.sqrt(warm / passed))
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * min(passed / warm, math.sqrt(warm / passed))
 
     def _limit(self) -> None:
         if (limit := self.training.quantized_limit) is not None:
