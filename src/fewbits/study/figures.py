@@ -65,6 +65,9 @@ def curves(axis: Axes, found: Iterable[Record], title: str) -> None:
         axis.legend(named.values(), named.keys())
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")
+        low, high = axis.get_ylim()
+        if high > 10 * low:  # a label at each of 2, 3, …, 9 would cover its neighbours
+            axis.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(2, 5)))
     else:
         axis.text(0.5, 0.5, "no record yet", transform=axis.transAxes, ha="center")
 

@@ -156,7 +156,7 @@ _CHOSEN = {
     Profile.SMOKE: ["float", "binary", "binary-f", "binary-matched", "binary-weight-norm"],
     Profile.LAPTOP: [
         "float", "binary", "twn", "binary-f", "binary-input", "binary-recurrent", "binary-matched",
-        "binary-weight-norm", "float-longer", "float-noise", "float-mask",
+        "binary-weight-norm", "float-noise", "float-mask",
     ],
     Profile.FULL: list(arms_of()),
 }  # fmt: skip
