@@ -1,6 +1,6 @@
 """Text for language models, and images: what there is, where it is found, tokens, vocabularies and batches."""
 
-from fewbits.data.batching import bptt_windows, contiguous
+from fewbits.data.batching import contiguous
 from fewbits.data.corpora import Corpus, load_corpus
 from fewbits.data.images import Images, Labelled, load_images
 from fewbits.data.inventory import Report, check, data_table, get
@@ -29,7 +29,6 @@ __all__ = [
     "Tokenization",
     "Translated",
     "Vocabulary",
-    "bptt_windows",
     "check",
     "contiguous",
     "coverage",

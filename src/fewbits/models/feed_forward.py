@@ -16,16 +16,13 @@ class FeedForwardBody(nn.Module):
         FewbitsError: If ``order`` is below 2.
     """
 
-    def __init__(
-        self, vocabulary_size: int, embedding_size: int, hidden_size: int, order: int = 5, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, vocabulary_size: int, embedding_size: int, hidden_size: int, order: int = 5) -> None:
         super().__init__()
         if order < 2:
             raise FewbitsError(f"order is {order}; an n-gram model reads n − 1 words, so give 2 or more.")
         self.hidden_size, self.order = hidden_size, order
         self.embedding = nn.Embedding(vocabulary_size + 1, embedding_size, padding_idx=vocabulary_size)
         self.hidden = nn.Linear((order - 1) * embedding_size, hidden_size)
-        self.drop = nn.Dropout(dropout)
         with torch.no_grad():
             self.embedding.weight[:-1].uniform_(-0.1, 0.1)
 
@@ -34,6 +31,6 @@ class FeedForwardBody(nn.Module):
         if state is None:
             state = words.new_full((self.order - 2, words.shape[1]), self.embedding.num_embeddings - 1)
         text = torch.cat([state, words])
-        contexts = self.drop(self.embedding(text)).unfold(0, self.order - 1, 1)  # (time, batch, E, n − 1)
+        contexts = self.embedding(text).unfold(0, self.order - 1, 1)  # (time, batch, E, n − 1)
         hidden = torch.tanh(self.hidden(contexts.transpose(-1, -2).flatten(-2)))
-        return self.drop(hidden), text[len(words) :]
+        return hidden, text[len(words) :]
