@@ -129,10 +129,11 @@ def _sizes(model: LanguageModel) -> dict[str, float | int]:
     float_bits = 32 * sum(p.numel() for p in model.parameters())
     if not any(True for _ in quantized_weights(model)):
         return {"size_bits": float_bits, "float_bits": float_bits, "recurrent_bits": 32 * sum(recurrent)}
-    report = size_report(model)
-    zeros = sum(int((codes.integers == 0).sum()) for codes in pack(model).codes.values())
+    packed = pack(model)
+    report = size_report(packed)
+    zeros = sum(int((codes.integers == 0).sum()) for codes in packed.codes.values())
     with tempfile.TemporaryDirectory() as folder:
-        file_bytes = pack(model).save(folder)
+        file_bytes = packed.save(folder)
     return {
         "size_bits": report.bits,
         "float_bits": report.float_bits,
