@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.errors import FewbitsError
-from fewbits.quantize import PackedModel, QuantizedWeight, pack, quantize, size_report, train_codebooks
+from fewbits.quantize import PackedModel, pack, quantize, size_report, train_codebooks
+from fewbits.quantized_weight import QuantizedWeight
 from fewbits.quantizers import TTQ, TWN, Binary, Codebook, LeastSquaresTernary, PerGate, PerRow, PerTensor, Scale
 
 
@@ -232,6 +233,24 @@ def test_three_numbers_a_group_are_counted():
     assert row.bits == 12 * 2 + 3 * 3 * 32
     (row, _) = size_report(fixed_linear()).tensors
     assert row.bits == 12 * 2 + 4 * 32
+
+
+@pytest.mark.parametrize("rule", [TTQ(), Codebook(2)])
+def test_activations_may_be_computed_again_in_the_backward_pass(rule):
+    """Checkpointing counts the tensors that each of the two forward passes saves; the second one finds a kept value."""
+    torch.manual_seed(0)
+    model = quantize(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4)), {"*weight": rule})
+    if isinstance(rule, Codebook):
+        train_codebooks(model)
+    x = torch.randn(3, 4)
+    found = []
+    for run in (model, lambda x: torch.utils.checkpoint.checkpoint(model, x, use_reentrant=False)):
+        model.zero_grad()
+        run(x).square().sum().backward()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() > {"0.parametrizations.weight.0.learned"}
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name]), name
 
 
 @pytest.mark.parametrize("fused", [False, True])

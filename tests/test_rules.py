@@ -25,7 +25,7 @@ FLOORS = [
     {"formats"},
     {"kernels"},
     {"quantizers"},
-    {"quantize", "activations", "packed"},
+    {"quantize", "quantized_weight", "activations", "packed"},
     {"classifiers"},
     {"models"},
     {"evaluation"},
