@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from fewbits.data import load_corpus
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.perplexity import perplexity
 from fewbits.experiments import deep_lstm
@@ -69,7 +70,7 @@ def test_a_run_holds_errors_perplexities_and_biases_of_every_width(computed):
 
 
 def test_the_perplexity_is_that_of_the_quantized_model(computed):
-    corpus = deep_lstm.load_corpus("news", 60).shortened(1_000, 200)
+    corpus = load_corpus("news", 60).shortened(1_000, 200)
     model = recurrent_language_model(60, 8, 8, 3)
     model.load_state_dict(dict(computed.weights))
     eos = corpus.vocabulary.eos

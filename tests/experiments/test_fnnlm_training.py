@@ -17,7 +17,7 @@ from fewbits.classifiers import Classifier, Constant, Gradient, MaxShift, TopBit
 from fewbits.data import Corpus, data_hashes
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.perplexity import accuracy, perplexity
-from fewbits.experiments import fnnlm_training
+from fewbits.experiments import fnnlm_training, on_text
 from fewbits.experiments.fnnlm_training import ARMS, FnnlmTraining, runs
 from fewbits.models import FeedForwardBody, LanguageModel
 from fewbits.study.profiles import Profile
@@ -36,8 +36,8 @@ MAX_SHIFTS = [arm for arm in ARMS if arm.startswith("max-shift")]
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """The made-up text and an empty cache; one thread, so that results can be compared bit for bit."""
-    monkeypatch.setattr(fnnlm_training, "load_corpus", tiny_training.corpus)
-    monkeypatch.setattr(fnnlm_training, "data_hashes", lambda name: {"it": "ab"})
+    monkeypatch.setattr(on_text, "load_corpus", tiny_training.corpus)
+    monkeypatch.setattr(on_text, "data_hashes", lambda name: {"it": "ab"})
     monkeypatch.setenv("FEWBITS_CACHE", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -145,10 +145,10 @@ def test_unknown_and_impossible_settings_are_refused(field: dict[str, Any]) -> N
 
 
 def test_the_hashes_are_those_of_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fnnlm_training, "data_hashes", lambda name: {"file": name})
+    monkeypatch.setattr(on_text, "data_hashes", lambda name: {"file": name})
     assert configuration("softmax", corpus="news").data_hashes() == {"file": "news"}
     monkeypatch.undo()
-    assert fnnlm_training.data_hashes is data_hashes
+    assert on_text.data_hashes is data_hashes
 
 
 def test_the_max_shifts_have_the_gradient_and_the_shift_of_their_names() -> None:

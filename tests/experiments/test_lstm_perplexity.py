@@ -12,7 +12,7 @@ from tiny_training import MADE_UP, STOCHASTIC, TYPES, configuration
 
 from fewbits.data import data_hashes
 from fewbits.errors import FewbitsError
-from fewbits.experiments import lstm_perplexity
+from fewbits.experiments import lstm_perplexity, on_text
 from fewbits.experiments.lstm_perplexity import ARMS, LstmPerplexity, runs
 from fewbits.models import Cell
 from fewbits.study.profiles import Profile
@@ -152,8 +152,8 @@ def test_the_hashes_are_those_of_the_data(monkeypatch: pytest.MonkeyPatch) -> No
         asked.append(name)
         return {"file": name * 2}
 
-    assert lstm_perplexity.data_hashes is data_hashes
-    monkeypatch.setattr(lstm_perplexity, "data_hashes", hashes)
+    assert on_text.data_hashes is data_hashes
+    monkeypatch.setattr(on_text, "data_hashes", hashes)
     assert configuration(corpus="ptb").data_hashes() == {"file": "ptbptb"}
     assert configuration(corpus="ptb").key("cpu") != configuration(corpus="news").key("cpu")
     assert set(asked) == {"ptb", "news"}

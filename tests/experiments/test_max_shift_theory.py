@@ -15,7 +15,7 @@ from tiny_training import MADE_UP, TYPES
 from fewbits.classifiers import PowerSoftmax, Softmax, TaylorSoftmax
 from fewbits.errors import FewbitsError
 from fewbits.evaluation.normaliser import EDGES, FRACTION_BITS
-from fewbits.experiments import max_shift_theory
+from fewbits.experiments import max_shift_theory, on_text
 from fewbits.experiments.max_shift_theory import ARMS, SCALES, MaxShiftTheory, bounds_hold, runs
 from fewbits.study.profiles import Profile
 from fewbits.study.records import Result
@@ -27,8 +27,8 @@ GENTLE = Training(learning_rate=2.0, epochs=2)
 
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(max_shift_theory, "load_corpus", tiny_training.corpus)
-    monkeypatch.setattr(max_shift_theory, "data_hashes", lambda name: {"it": "ab"})
+    monkeypatch.setattr(on_text, "load_corpus", tiny_training.corpus)
+    monkeypatch.setattr(on_text, "data_hashes", lambda name: {"it": "ab"})
 
 
 def configuration(arm: str, **changes: Any) -> MaxShiftTheory:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fewbits.data import Corpus, Source, Vocabulary
-from fewbits.experiments import lstm_perplexity
+from fewbits.experiments import on_text
 from fewbits.experiments.lstm_perplexity import LstmPerplexity
 from fewbits.study.profiles import Profile
 from fewbits.study.run import run
@@ -39,8 +39,8 @@ def corpus(name: str = MADE_UP, vocabulary_size: int | None = None) -> Corpus:
 
 def use_made_up(patch: pytest.MonkeyPatch) -> None:
     """Put the made-up text in the place of all data sets."""
-    patch.setattr(lstm_perplexity, "load_corpus", corpus)
-    patch.setattr(lstm_perplexity, "data_hashes", lambda name: {"it": "ab"})
+    patch.setattr(on_text, "load_corpus", corpus)
+    patch.setattr(on_text, "data_hashes", lambda name: {"it": "ab"})
 
 
 def configuration(**changes: Any) -> LstmPerplexity:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewbits.data import Corpus, contiguous, data_hashes, load_corpus
+from fewbits.data import Corpus, contiguous
 from fewbits.evaluation.perplexity import evaluating, perplexity
 from fewbits.evaluation.quantization_error import (
     SmoothedGradient,
@@ -17,6 +17,7 @@ from fewbits.evaluation.quantization_error import (
     with_matrices,
 )
 from fewbits.experiments.choice import check_counts, scaled
+from fewbits.experiments.on_text import Count, OnText
 from fewbits.models import LanguageModel, RecurrentBody, recurrent_language_model
 from fewbits.quantize import quantize
 from fewbits.quantizers import (
@@ -32,7 +33,7 @@ from fewbits.quantizers import (
     Uniform,
 )
 from fewbits.study.profiles import Profile
-from fewbits.study.run import Computed, Configuration, Context
+from fewbits.study.run import Computed, Context
 from fewbits.training.language_modelling import LanguageModelling
 from fewbits.training.settings import Optimizer, Schedule, Training
 
@@ -59,16 +60,15 @@ def _weights(bits: int, estimator: Estimator = ESTIMATORS["straight through"]) -
     return {"rnn.weight_*": quantizer(bits, estimator)}
 
 
-class DeepLstm(Configuration):
+class DeepLstm(OnText):
     """One training of a float LSTM of several layers; then errors and gradients with quantized recurrent matrices."""
 
     experiment: ClassVar[str] = "deep_lstm"
     version: ClassVar[int] = 1
 
-    corpus: str = "ptb"
-    vocabulary_size: int | None = 2_000  #: None is the corpus's own
-    train_tokens: int | None = 300_000  #: the first so many; None is all
-    evaluation_tokens: int | None = 20_000  #: of validation and of test text
+    vocabulary_size: Count | None = 2_000
+    train_tokens: Count | None = 300_000
+    evaluation_tokens: Count | None = 20_000
     hidden_size: int = Field(128, ge=1)  #: of embeddings and of every layer
     layers: int = Field(4, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -90,14 +90,9 @@ class DeepLstm(Configuration):
         """Corpus, layers and seed."""
         return f"{self.corpus}-{self.layers}-layers-seed{self.seed}"
 
-    def data_hashes(self) -> dict[str, str]:
-        """Return the hashes of the corpus's files."""
-        return data_hashes(self.corpus)
-
     def compute(self, context: Context) -> Computed:
         """Train; measure errors by depth and by time, perplexities, and the bias of gradients."""
-        corpus = load_corpus(self.corpus, self.vocabulary_size)
-        corpus = corpus.shortened(self.train_tokens, self.evaluation_tokens)
+        corpus = self.load()
         torch.manual_seed(self.seed)
         size = self.hidden_size
         model = recurrent_language_model(

@@ -19,13 +19,14 @@ from fewbits.classifiers import (
     TopBit,
     frequency_classes,
 )
-from fewbits.data import Corpus, data_hashes, load_corpus
+from fewbits.data import Corpus
 from fewbits.evaluation.perplexity import accuracy, fit_temperature, perplexity, unigram_perplexity
 from fewbits.evaluation.timing import seconds_on
 from fewbits.experiments.choice import check_arms, check_counts
+from fewbits.experiments.on_text import OnText
 from fewbits.models import FeedForwardBody, LanguageModel
 from fewbits.study.profiles import Profile
-from fewbits.study.run import Computed, Configuration, Context
+from fewbits.study.run import Computed, Context
 from fewbits.training.averaging import Averaging
 from fewbits.training.language_modelling import LanguageModelling
 from fewbits.training.settings import Optimizer, Schedule, Training
@@ -48,17 +49,13 @@ ARMS: dict[str, Callable[[int, Tensor], Classifier]] = {
 }
 
 
-class FnnlmTraining(Configuration):
+class FnnlmTraining(OnText):
     """One training of a feed-forward language model through one classifier, with one optimizer for all."""
 
     experiment: ClassVar[str] = "fnnlm_training"
     version: ClassVar[int] = 1
 
     arm: str  #: a name from `ARMS`
-    corpus: str = "ptb"
-    vocabulary_size: int | None = None  #: None is the corpus's own
-    train_tokens: int | None = None  #: the first so many; None is all
-    evaluation_tokens: int | None = None  #: of validation and of test text
     order: int = Field(4, ge=2)  #: n of the n-gram model
     embedding_size: int = Field(64, ge=1)
     hidden_size: int = Field(128, ge=1)
@@ -81,13 +78,9 @@ class FnnlmTraining(Configuration):
         """Corpus, arm and seed."""
         return f"{self.corpus}-{self.arm}-seed{self.seed}"
 
-    def data_hashes(self) -> dict[str, str]:
-        """Return the hashes of the corpus's files."""
-        return data_hashes(self.corpus)
-
     def compute(self, context: Context) -> Computed:
         """Train, look at both the last and the averaged weights after every epoch, test the averaged ones."""
-        corpus = load_corpus(self.corpus, self.vocabulary_size).shortened(self.train_tokens, self.evaluation_tokens)
+        corpus = self.load()
         words = len(corpus.vocabulary)
         counts = torch.bincount(corpus.train.long(), minlength=words)
         torch.manual_seed(self.seed)

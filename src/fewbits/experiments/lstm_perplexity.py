@@ -7,14 +7,15 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from fewbits.data import Corpus, data_hashes, load_corpus
+from fewbits.data import Corpus
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
 from fewbits.experiments.choice import Quantizers, check_arms, check_counts, scaled
+from fewbits.experiments.on_text import OnText
 from fewbits.models import Cell, LanguageModel, recurrent_language_model
 from fewbits.quantize import pack, quantize, quantized_weights, size_report
 from fewbits.quantizers import Quantizer, parse
 from fewbits.study.profiles import Profile
-from fewbits.study.run import Computed, Configuration, Context
+from fewbits.study.run import Computed, Context
 from fewbits.training.language_modelling import LanguageModelling
 from fewbits.training.loop import History
 from fewbits.training.settings import Schedule, Training
@@ -31,7 +32,7 @@ ARMS: dict[str, dict[str, Any]] = {
 HISTOGRAM = torch.linspace(-1.5, 1.5, 121)  #: edges of the weight histograms
 
 
-class LstmPerplexity(Configuration):
+class LstmPerplexity(OnText):
     """One training of the seminar's model: embedding, LSTM layers, softmax; some matrices quantized."""
 
     experiment: ClassVar[str] = "lstm_perplexity"
@@ -40,10 +41,6 @@ class LstmPerplexity(Configuration):
 
     arm: str  #: which weights are quantized, in a word
     weights: Quantizers = Field({})  #: quantizer of each pattern of parameter names
-    corpus: str = "ptb"
-    vocabulary_size: int | None = None  #: None is the corpus's own
-    train_tokens: int | None = None  #: the first so many; None is all
-    evaluation_tokens: int | None = None  #: of validation and of test text
     cell: Cell = Cell.LSTM
     embedding_size: int = Field(200, ge=1)
     hidden_size: int = Field(200, ge=1)
@@ -66,17 +63,9 @@ class LstmPerplexity(Configuration):
         """Yes: those with the output layer."""
         return True
 
-    def data_hashes(self) -> dict[str, str]:
-        """Return the hashes of the corpus's files."""
-        return data_hashes(self.corpus)
-
     def compute(self, context: Context) -> Computed:
         """Train, evaluate on validation and test text, pack and measure the size."""
         return self.measured(*self.trained(context))
-
-    def load(self) -> Corpus:
-        """Return the text, as long as this run reads it."""
-        return load_corpus(self.corpus, self.vocabulary_size).shortened(self.train_tokens, self.evaluation_tokens)
 
     def trained(self, context: Context) -> tuple[LanguageModel, Corpus, History]:
         """Return the trained model, the text that it read, and one row an epoch."""

@@ -15,7 +15,7 @@ from fewbits.classifiers import (
     TaylorSoftmax,
     log2_of_sum,
 )
-from fewbits.data import Corpus, data_hashes, load_corpus
+from fewbits.data import Corpus
 from fewbits.evaluation.normaliser import best_constant, gap_statistics
 from fewbits.evaluation.perplexity import (
     accuracy,
@@ -26,9 +26,10 @@ from fewbits.evaluation.perplexity import (
     unigram_perplexity,
 )
 from fewbits.experiments.choice import check_arms, check_counts
+from fewbits.experiments.on_text import Count, OnText
 from fewbits.models import FeedForwardBody, LanguageModel
 from fewbits.study.profiles import Profile
-from fewbits.study.run import Computed, Configuration, Context
+from fewbits.study.run import Computed, Context
 from fewbits.training.language_modelling import LanguageModelling
 from fewbits.training.loop import Diverged
 from fewbits.training.settings import Training
@@ -53,17 +54,16 @@ ARMS: dict[str, Callable[[int, int], Classifier]] = {
 SCALES = (0, 2, 4)  #: s: the slides' integers are round(z · 2^s)
 
 
-class MaxShiftTheory(Configuration):
+class MaxShiftTheory(OnText):
     """One training of a feed-forward language model through one classifier; a training that diverges is a result."""
 
     experiment: ClassVar[str] = "max_shift_theory"
     version: ClassVar[int] = 1
 
     arm: str  #: a name from `ARMS`
-    corpus: str = "ptb"
-    vocabulary_size: int | None = 2_000  #: None is the corpus's own
-    train_tokens: int | None = 100_000  #: the first so many; None is all
-    evaluation_tokens: int | None = 10_000  #: of validation and of test text
+    vocabulary_size: Count | None = 2_000
+    train_tokens: Count | None = 100_000
+    evaluation_tokens: Count | None = 10_000
     gap_tokens: int = Field(4_000, ge=1)  #: of these, how many contexts the gap is measured in
     order: int = Field(4, ge=2)  #: n of the n-gram model
     embedding_size: int = Field(64, ge=1)
@@ -85,13 +85,9 @@ class MaxShiftTheory(Configuration):
         """Corpus, arm and seed."""
         return f"{self.corpus}-feed-forward-{self.arm}-seed{self.seed}"
 
-    def data_hashes(self) -> dict[str, str]:
-        """Return the hashes of the corpus's files."""
-        return data_hashes(self.corpus)
-
     def compute(self, context: Context) -> Computed:
         """Train until the last epoch or until a loss is not finite; evaluate; for softmax measure the gap."""
-        corpus = self._corpus()
+        corpus = self.load()
         words = len(corpus.vocabulary)
         torch.manual_seed(self.seed)
         body = FeedForwardBody(words, self.embedding_size, self.hidden_size, self.order)
@@ -120,10 +116,6 @@ class MaxShiftTheory(Configuration):
         history = list(trainer.at["history"])
         metrics |= {"epochs": len(history), "steps": len(history) * task.steps + trainer.at["step"]}
         return Computed(metrics, history, arrays, model.state_dict())
-
-    def _corpus(self) -> Corpus:
-        corpus = load_corpus(self.corpus, self.vocabulary_size)
-        return corpus.shortened(self.train_tokens, self.evaluation_tokens)
 
 
 def _evaluated(model: LanguageModel, corpus: Corpus) -> dict[str, float | None]:

@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewbits.data import Corpus, data_hashes, load_corpus
+from fewbits.data import Corpus
 from fewbits.evaluation.perplexity import exponential, perplexity, unigram_perplexity
 from fewbits.experiments.choice import check_counts, scaled
+from fewbits.experiments.on_text import OnText
 from fewbits.models import Cell, LanguageModel, recurrent_language_model
 from fewbits.quantizers import (
     Balanced,
@@ -29,7 +30,7 @@ from fewbits.quantizers import (
     Uniform,
 )
 from fewbits.study.profiles import Profile
-from fewbits.study.run import Computed, Configuration, Context
+from fewbits.study.run import Computed, Context
 from fewbits.training.language_modelling import LanguageModelling
 from fewbits.training.loop import History
 from fewbits.training.settings import Schedule, Training
@@ -77,17 +78,13 @@ LEVELS: dict[str, Quantizer] = {
 HISTOGRAM = torch.linspace(-1, 1, 401)  #: edges of the histogram of the recurrent weights
 
 
-class PostTraining(Configuration):
+class PostTraining(OnText):
     """One training of a float model, and its perplexity with weights that are quantized then."""
 
     experiment: ClassVar[str] = "post_training"
     version: ClassVar[int] = 1
     keeps_weights: ClassVar[bool] = True
 
-    corpus: str = "ptb"
-    vocabulary_size: int | None = None  #: None is the corpus's own
-    train_tokens: int | None = None  #: the first so many; None is all
-    evaluation_tokens: int | None = None  #: of validation and of test text
     cell: Cell = Cell.LSTM
     hidden_size: int = Field(300, ge=1)  #: of embeddings and of the one layer
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -100,10 +97,6 @@ class PostTraining(Configuration):
     def name(self) -> str:
         """Corpus, cell, units and seed."""
         return f"{self.corpus}-{self.cell}{self.hidden_size}-seed{self.seed}"
-
-    def data_hashes(self) -> dict[str, str]:
-        """Return the hashes of the corpus's files."""
-        return data_hashes(self.corpus)
 
     def compute(self, context: Context) -> Computed:
         """Train; then quantize the recurrent matrices, or all matrices, in every way, and evaluate."""
@@ -141,11 +134,6 @@ class PostTraining(Configuration):
         model = self.model(len(corpus.vocabulary))
         task = LanguageModelling(model, corpus, batch_size=self.batch_size, length=self.length)
         return model, context.trainer(task, self.training).fit()
-
-    def load(self) -> Corpus:
-        """Return the corpus, shortened as the configuration says."""
-        corpus = load_corpus(self.corpus, self.vocabulary_size)
-        return corpus.shortened(self.train_tokens, self.evaluation_tokens)
 
     def model(self, vocabulary_size: int, activations: Quantizer | None = None) -> LanguageModel:
         """Return the untrained model that ``seed`` gives; its hidden states may be quantized."""
